@@ -1,0 +1,83 @@
+"""A case: the images of one examination with what is known about it, and never a patient's name."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from pellucid.core.errors import BadRegion, UnknownName
+from pellucid.core.grid import Grid
+from pellucid.core.image import Image
+from pellucid.core.space import resample
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A mask on a grid, with where it comes from.
+
+    Args:
+        mask: "*space", true inside.
+        grid: of the same shape.
+        source: ``expert``, ``planted``, ``atlas``, ``drawn`` or ``predicted``.
+
+    Raises:
+        BadRegion: the mask is empty or of another shape than its grid.
+    """
+
+    mask: Bool[Tensor, "*space"]
+    grid: Grid
+    source: str = "expert"
+
+    def __post_init__(self) -> None:
+        if tuple(self.mask.shape) != self.grid.shape:
+            raise BadRegion(
+                f"expected a mask of shape {self.grid.shape}, got {tuple(self.mask.shape)}",
+                "give the mask on the image's own grid",
+            )
+        if not bool(self.mask.any()):
+            raise BadRegion("expected a region with at least one voxel, got an empty mask", "leave the region out")
+
+    def on(self, grid: Grid) -> Bool[Tensor, "*size"]:
+        """The mask at the voxel centers of another grid of the same world (nearest)."""
+        if self.grid.same_geometry(grid):
+            return self.mask
+        moved = resample(self.mask[None, None].float(), self.grid, grid, mode="nearest")
+        return moved[0, 0] > 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """What is explained: named images, regions and facts of one examination.
+
+    Args:
+        name: a pseudonym; it appears in file names and reports.
+        images: by input name of the model; a single image is simply called ``image``.
+        regions: by name: expert annotations, planted truth, organs.
+        covariates: numbers the model or a subgroup analysis uses.
+        label: the reference label, where known.
+        group: site or scanner, for strata.
+        notes: sentences every picture of the case must carry (``PLANTED ...``).
+    """
+
+    name: str
+    images: Mapping[str, Image]
+    regions: Mapping[str, Region] = field(default_factory=dict)
+    covariates: Mapping[str, float] = field(default_factory=dict)
+    label: str | None = None
+    group: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def region(self, name: str) -> Region:
+        """The region of this name, or an error that lists those there are."""
+        if name not in self.regions:
+            raise UnknownName(
+                f"case {self.name} has no region {name!r}", f"regions: {', '.join(self.regions) or 'none'}"
+            )
+        return self.regions[name]
+
+
+def as_mask(values: Tensor) -> Bool[Tensor, "*space"]:
+    """Any non-zero voxel as true."""
+    return (values != 0).to(torch.bool)

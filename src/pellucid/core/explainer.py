@@ -1,0 +1,48 @@
+"""The interface of every explanation method."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pellucid.core.card import LAYERS, Ask, Card, Cost, Declared
+from pellucid.core.explanation import Answer
+from pellucid.core.grid import Grid
+from pellucid.core.model import Inputs, Model
+from pellucid.core.probe import Need, Probe
+
+
+class Explainer(Declared, ABC, abstract="method"):
+    """A method that answers why, for each case of a batch. Final subclasses are frozen dataclasses with a card."""
+
+    card: ClassVar[Card]
+
+    @property
+    def name(self) -> str:
+        """The class name, as the paper calls the method."""
+        return type(self).__name__
+
+    def needs(self, model: Model, inputs: Inputs) -> frozenset[Need]:
+        """What is asked of the shared pass, with layers resolved to names."""
+        return frozenset((ask, None) for ask in self.card.asks)
+
+    def cost(self, grid: Grid) -> Cost:
+        """Own passes for one item: exact, or an upper bound where the method may stop early."""
+        return Cost()
+
+    @abstractmethod
+    def __call__(self, probe: Probe) -> Answer:
+        """Explain the probe's target."""
+
+
+@dataclass(frozen=True)
+class LayerExplainer(Explainer, ABC, abstract=""):
+    """A method that reads one layer."""
+
+    layer: Annotated[
+        str | None, "name of the layer; None: the last with spatial extent (segmentation: the coarsest)"
+    ] = None
+
+    def needs(self, model: Model, inputs: Inputs) -> frozenset[Need]:
+        """See ``Explainer.needs``."""
+        name = model.resolve(self.layer, inputs) if self.card.asks & LAYERS else None
+        return frozenset((ask, name if ask in LAYERS else None) for ask in self.card.asks | {Ask.OUTPUT})

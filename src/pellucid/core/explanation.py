@@ -1,0 +1,227 @@
+"""What comes out: answers of several kinds, with everything needed to repeat and to judge them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pellucid.core.errors import UnknownName
+from pellucid.core.image import Image
+from pellucid.core.prepare import Prepared
+
+
+@dataclass(frozen=True, eq=False)
+class Answer(ABC):
+    """What a method says; the kinds differ in what they hold."""
+
+    warnings: tuple[str, ...] = field(default=(), kw_only=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution(Answer):
+    """A map that says where in the input the score comes from.
+
+    Args:
+        maps: by input, "batch channel *space" (or "batch channel" of a vector input), on the network's grid.
+        unit: of a value, such as ``logit``.
+        signed: whether negative values mean evidence against.
+        collapse: how channels become one picture: ``sum`` of contributions, ``max`` of magnitudes.
+        cell: edge of the smallest region the map can speak of, in voxels of the primary input, per axis.
+    """
+
+    maps: Mapping[str, Tensor]
+    unit: str
+    signed: bool
+    collapse: Literal["sum", "max"] = "sum"
+    cell: tuple[float, ...] = ()
+
+    def collapsed(self, name: str | None = None) -> Float[Tensor, "batch *space"]:
+        """One value per voxel; None: the first input's map."""
+        key = name or next(iter(self.maps))
+        if key not in self.maps:
+            raise UnknownName(f"no map of input {key!r}", f"inputs: {', '.join(self.maps)}")
+        values = self.maps[key]
+        return values.sum(1) if self.collapse == "sum" else values.amax(1)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """How large a map of this model, target and method usually is: measured once on a cohort.
+
+    Args:
+        scale: the map value drawn at full strength (99th percentile of per-image maxima over the cohort).
+        null: value that the maximum of a map exceeds in at most ``alpha`` of normal cases; None: not measured.
+        alpha: level of the null.
+        n_scale: cases behind ``scale``.
+        n_null: normal cases behind ``null``.
+        cohort: which cases, in words.
+    """
+
+    scale: float
+    null: float | None
+    alpha: float
+    n_scale: int
+    n_null: int
+    cohort: str
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model said of the case.
+
+    Args:
+        label: the explained class.
+        value: head value of the target (``unit``).
+        unit: of ``value``.
+        score: model score of the class in [0, 1] where the task has one; never called a probability.
+        threshold: the operating point on ``value``; None: the card names none.
+        predicted: the label with the highest score.
+        scores: model score by label.
+    """
+
+    label: str
+    value: float
+    unit: str
+    score: float | None
+    threshold: float | None
+    predicted: str
+    scores: Mapping[str, float]
+
+    @property
+    def below_threshold(self) -> bool:
+        """Whether the model, at its operating point, says no."""
+        return self.threshold is not None and self.value < self.threshold
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Everything needed to repeat an explanation, and nothing about who the patient is.
+
+    Args:
+        case: pseudonym.
+        input_digest: SHA-256 of the images.
+        model: name and version.
+        model_digest: SHA-256 of the weights.
+        card_digest: SHA-256 of the model card; empty without one.
+        target: in words.
+        method: class name.
+        settings: hyperparameters.
+        layer: resolved name, where the method reads one.
+        infill: in words, where the method hides or compares.
+        seed: of everything random.
+        precision: of the forwards.
+        device: type of the device.
+        shared: (forwards, backwards) of the pass shared with the other methods.
+        own: (forwards, backwards) of this method alone.
+        ms: wall time of this method's own work.
+        versions: of Pellucid, torch and Python.
+        created: UTC, ISO 8601.
+        applicability: verdict of the card's ``applies_to``.
+        warnings: doubts about the result, in plain words.
+    """
+
+    case: str
+    input_digest: str
+    model: str
+    model_digest: str
+    card_digest: str
+    target: str
+    method: str
+    settings: Mapping[str, object]
+    layer: str | None
+    infill: str | None
+    seed: int
+    precision: str
+    device: str
+    shared: tuple[int, int]
+    own: tuple[int, int]
+    ms: float
+    versions: Mapping[str, str]
+    created: str
+    applicability: str
+    warnings: tuple[str, ...] = ()
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON types."""
+        values = asdict(self)
+        values["settings"] = {
+            k: v if isinstance(v, int | float | str | None) else str(v) for k, v in self.settings.items()
+        }
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+class View(ABC):
+    """How an Explanation shows itself; the core knows no screen, so whoever makes one hands it over."""
+
+    @abstractmethod
+    def plot(self, explanation: "Explanation") -> Any:
+        """A matplotlib figure."""
+
+    @abstractmethod
+    def html(self, explanation: "Explanation") -> str:
+        """A fragment for a notebook."""
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """An answer with its provenance, and what is needed to show it.
+
+    Args:
+        answer: on the network's grid.
+        provenance: how it was made.
+        prediction: what the model said; None for a batch.
+        image: the primary image as read; None when a bare tensor was explained.
+        prepared: the way back to the image.
+        reference: fixed display scale and null, where the model has them for this method.
+        view: draws it.
+    """
+
+    answer: Answer
+    provenance: Provenance
+    prediction: Prediction | None = None
+    image: Image | None = None
+    prepared: Prepared | None = None
+    reference: Reference | None = None
+    view: View | None = None
+
+    @property
+    def attribution(self) -> Attribution:
+        """The answer, where it is a map."""
+        if not isinstance(self.answer, Attribution):
+            raise UnknownName(f"a {type(self.answer).__name__} has no map", "look at explanation.answer")
+        return self.answer
+
+    def numpy(self) -> NDArray[np.float32]:
+        """The map with channels collapsed, (batch, *space): on the image's grid where there is an image."""
+        return self.on_image().detach().cpu().float().numpy()
+
+    def on_image(self) -> Float[Tensor, "batch *size"]:
+        """The collapsed map on the grid of the image as read, lined up to the voxel."""
+        values = self.attribution.collapsed().cpu()
+        return values if self.prepared is None else self.prepared.restore(values[:, None].float())[:, 0]
+
+    @property
+    def cell(self) -> tuple[tuple[float, ...], str]:
+        """Native resolution: the edge of the smallest statement along each network axis, and its unit."""
+        cell = self.attribution.cell
+        if self.prepared is None:
+            return cell, "px"
+        grid = self.prepared.grid
+        return tuple(c * s for c, s in zip(cell, grid.spacing, strict=True)), grid.unit
+
+    def plot(self) -> Any:
+        """A figure: bare image, then the map under the display rules."""
+        return self._shown().plot(self)
+
+    def _repr_html_(self) -> str:
+        return self._shown().html(self)
+
+    def _shown(self) -> View:
+        if self.view is None:
+            raise UnknownName("this explanation was made without a view", "make it with pellucid.explain")
+        return self.view

@@ -1,0 +1,184 @@
+"""What replaces hidden voxels: there is no neutral value, so every method and metric names its own."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pellucid.core.errors import BadOption
+from pellucid.core.space import axes, blur, resize
+
+Affine = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+class Infill(ABC):
+    """A way to make voxels say nothing. Values are in network units."""
+
+    @abstractmethod
+    def __call__(
+        self, x: Float[Tensor, "batch channel *space"], spacing: Sequence[float], affine: Affine | None
+    ) -> Float[Tensor, "batch channel *space"]:
+        """What stands at each voxel when it is hidden.
+
+        Args:
+            x: the unperturbed input.
+            spacing: of its voxels, in the grid's unit.
+            affine: (shift, scale) per channel between image unit and network unit, where known.
+        """
+
+    @property
+    @abstractmethod
+    def words(self) -> str:
+        """For the caption: every picture names its fill."""
+
+
+@dataclass(frozen=True)
+class Constant(Infill):
+    """One value everywhere.
+
+    Args:
+        value: in network units, or in the image's own unit (HU, SUV) with ``physical``.
+        physical: whether ``value`` is in the image's unit.
+
+    Raises:
+        BadOption: a physical value without a known intensity scale.
+
+    Example:
+        >>> import torch
+        >>> Constant(-800, physical=True)(torch.zeros(1, 1, 2, 2), (1, 1), ((-600.0,), (1500.0,))).unique()
+        tensor([-0.1333])
+    """
+
+    value: float = 0.0
+    physical: bool = False
+
+    def __call__(self, x: Tensor, spacing: Sequence[float], affine: Affine | None) -> Tensor:
+        """See ``Infill``."""
+        if not self.physical:
+            return torch.full_like(x, self.value)
+        if affine is None:
+            raise BadOption(
+                f"the fill {self.value} is in image units, and this input's intensity scale is not known",
+                "explain from an image file with a model card, or give the fill in network units",
+            )
+        shift, scale = (torch.tensor(v).to(x).view(-1, *(1,) * (x.ndim - 2)) for v in affine)
+        return ((self.value - shift) / scale).expand_as(x).clone()
+
+    @property
+    def words(self) -> str:
+        """See ``Infill``."""
+        return f"constant {self.value:g} ({'image' if self.physical else 'network'} units)"
+
+
+@dataclass(frozen=True)
+class Blur(Infill):
+    """The image itself without its fine structure.
+
+    Args:
+        sigma: standard deviation in the grid's unit (mm, or px without millimeters).
+
+    Example:
+        >>> import torch
+        >>> Blur(2.0)(torch.ones(1, 1, 8, 8), (1.0, 1.0), None).allclose(torch.ones(1, 1, 8, 8))
+        True
+    """
+
+    sigma: float = 5.0
+
+    def __call__(self, x: Tensor, spacing: Sequence[float], affine: Affine | None) -> Tensor:
+        """See ``Infill``."""
+        return blur(x, [self.sigma / s for s in spacing])
+
+    @property
+    def words(self) -> str:
+        """See ``Infill``."""
+        return f"blur, sigma {self.sigma:g}"
+
+
+@dataclass(frozen=True)
+class ItemMean(Infill):
+    """The mean of each channel of each item: mid-gray of this very image.
+
+    Example:
+        >>> import torch
+        >>> ItemMean()(torch.tensor([[[[0.0, 1.0]]]]), (1.0, 1.0), None).unique()
+        tensor([0.5000])
+    """
+
+    def __call__(self, x: Tensor, spacing: Sequence[float], affine: Affine | None) -> Tensor:
+        """See ``Infill``."""
+        return x.mean(axes(x), keepdim=True).expand_as(x).clone()
+
+    @property
+    def words(self) -> str:
+        """See ``Infill``."""
+        return "mean of the image"
+
+
+@dataclass(frozen=True)
+class LocalMedian(Infill):
+    """The median of a wide neighborhood: background tissue without the finding.
+
+    Args:
+        share: width of the neighborhood as a share of the image's shortest side.
+
+    Example:
+        >>> import torch
+        >>> x = torch.zeros(1, 1, 16, 16); x[..., 7:9, 7:9] = 1
+        >>> float(LocalMedian()(x, (1.0, 1.0), None).max())
+        0.0
+    """
+
+    share: float = 0.25
+
+    def __call__(self, x: Tensor, spacing: Sequence[float], affine: Affine | None) -> Tensor:
+        """See ``Infill``; the median is taken on a grid of at most 64 voxels a side, then brought back."""
+        small = [min(n, 64 if x.ndim == 4 else 24) for n in x.shape[2:]]
+        coarse = resize(x, small)
+        half = max(1, round(self.share * min(small) / 2))
+        windows = torch.nn.functional.pad(coarse, [half] * 2 * (x.ndim - 2), mode="replicate")
+        for axis in axes(x):
+            windows = windows.unfold(axis, 2 * half + 1, 1)
+        return resize(windows.flatten(x.ndim).median(-1).values, x.shape[2:])
+
+    @property
+    def words(self) -> str:
+        """See ``Infill``."""
+        return f"local median over {self.share:.0%} of the image"
+
+
+def filled(
+    infill: Infill, inputs: Mapping[str, Tensor], spacing: Mapping[str, Sequence[float]], affine: Mapping[str, Affine]
+) -> dict[str, Tensor]:
+    """The fill of every input; a vector input (no spatial axes) gets zeros."""
+    return {
+        name: infill(x, spacing[name], affine.get(name))
+        if x.ndim > 2 and x.is_floating_point()
+        else torch.zeros_like(x)
+        for name, x in inputs.items()
+    }
+
+
+def parse_infill(text: str) -> Infill:
+    """Read a fill from the command line or a data file: ``0``, ``-800 HU``, ``blur:5``, ``mean``, ``median:0.25``.
+
+    Raises:
+        BadOption: none of these.
+    """
+    words = text.strip().lower().split()
+    name, _, number = words[0].partition(":") if words else ("", "", "")
+    try:
+        if name == "blur":
+            return Blur(float(number)) if number else Blur()
+        if name == "median":
+            return LocalMedian(float(number)) if number else LocalMedian()
+        if name == "mean":
+            return ItemMean()
+        return Constant(float(name), physical=len(words) > 1)
+    except ValueError as error:
+        raise BadOption(
+            f"{text!r} names no fill", "write a number, '-800 HU', 'blur:5', 'mean' or 'median:0.25'"
+        ) from error

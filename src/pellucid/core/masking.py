@@ -1,0 +1,101 @@
+"""Streams of masked inputs to scores: never all of them in memory, as many at once as fit."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+import psutil
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pellucid.core.errors import BadOption
+from pellucid.core.infill import Infill, filled
+from pellucid.core.probe import Probe
+
+_MOST = {"cuda": 256, "cpu": 8}  # measured: on a CPU more than 8 at once is slower for each
+_SHARE = 0.5  # of the free memory
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that a stream may fill."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+class Stream:
+    """Evaluate many versions of a probe's batch, in chunks that fit the memory.
+
+    The first chunk size comes from the free memory and the size of the model's activations; when memory runs out all
+    the same, chunks are halved.
+
+    Args:
+        probe: of the batch.
+        infill: what hidden voxels show; None: the scene's.
+        gradient: whether chunks will be differentiated (they cost about three times the memory).
+    """
+
+    def __init__(self, probe: Probe, infill: Infill | None = None, gradient: bool = False) -> None:
+        self.probe = probe
+        self.infill = infill or probe.scene.infill
+        each = probe.model.activation_bytes(probe.inputs) * probe.batch * (3 if gradient else 1)
+        fits = int(_SHARE * free_bytes(probe.model.device) / max(each, 1))
+        self.chunk = max(1, min(fits, max(1, _MOST.get(probe.model.device.type, 8) // probe.batch)))
+        grids = {name: probe.scene.grids.get(name) for name in probe.inputs}
+        spacing = {
+            name: grid.spacing if grid else (1.0,) * (probe.inputs[name].ndim - 2) for name, grid in grids.items()
+        }
+        self.fill = filled(self.infill, probe.inputs, spacing, probe.scene.affine)
+
+    def masked(self, keep: Float[Tensor, "version any *space"]) -> dict[str, Tensor]:
+        """``keep * x + (1 - keep) * fill`` for every image input of the mask's shape; others stay as they are.
+
+        Args:
+            keep: 1 shows the voxel, 0 hides it; second axis 1 (the same for all items) or batch.
+        """
+        out = {}
+        for name, x in self.probe.inputs.items():
+            versions = len(keep)
+            if x.shape[2:] != keep.shape[2:]:
+                out[name] = x.repeat(versions, *(1,) * (x.ndim - 1))
+                continue
+            k = keep.to(x).unsqueeze(2)  # version, item, channel, *space
+            mixed = k * x[None] + (1 - k) * self.fill[name][None]
+            out[name] = mixed.expand(versions, len(x), *x.shape[1:]).reshape(versions * len(x), *x.shape[1:])
+        return out
+
+    def scores(self, keeps: Iterable[Float[Tensor, "any *space"]]) -> Iterator[Float[Tensor, " batch"]]:
+        """The target's value for each mask, in order.
+
+        Args:
+            keeps: each "1 *space" (shared by the batch) or "batch *space".
+
+        Raises:
+            BadOption: not even one version fits into memory.
+        """
+        waiting: list[Tensor] = []
+        source = iter(keeps)
+        while True:
+            waiting.extend(islice(source, self.chunk - len(waiting)))
+            if not waiting:
+                return
+            try:
+                done = self.probe.score(self.masked(torch.stack(waiting[: self.chunk])))
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                self._shrink(error)
+                continue
+            yield from done.view(-1, self.probe.batch)
+            del waiting[: self.chunk]
+
+    def _shrink(self, error: Exception) -> None:
+        """Halve the chunk when memory ran out; anything else is the caller's to see."""
+        full = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+        if not full:
+            raise error
+        if self.chunk == 1:
+            raise BadOption(
+                "not even one masked version of the batch fits into memory", "explain fewer items at once or a crop"
+            ) from error
+        self.chunk //= 2
+        if self.probe.model.device.type == "cuda":
+            torch.cuda.empty_cache()

@@ -1,0 +1,257 @@
+"""A model as a clinic knows it: a module with its inputs, labels, layers, limits and identity."""
+
+import hashlib
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.core.card import Task
+from pellucid.core.errors import BadCard, CannotDo, ShapeMismatch, UnknownLayer
+from pellucid.core.layers import LayerName, LayerShape, trace
+from pellucid.core.prepare import InputSpec
+
+Inputs = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a model can do, and why not where it cannot.
+
+    Args:
+        gradient: differentiable with respect to its inputs.
+        hooks: layers can be read by name.
+        edits: layers can be changed on the way.
+        rules: operations can be replaced (guided backpropagation, LRP).
+        batch: the fixed batch size, or None for any.
+        why: reason by ability, for those it lacks.
+    """
+
+    gradient: bool = True
+    hooks: bool = True
+    edits: bool = True
+    rules: bool = True
+    batch: int | None = None
+    why: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """The model's output.
+
+    Args:
+        task: what the model does.
+        labels: names of the classes in order; two names for a single logit (negative first).
+        activation: turns the head into model scores: ``softmax`` or ``sigmoid`` on logits, ``none`` where the head
+            already is a probability or a measured value.
+        unit: of the head: ``logit``, ``probability`` or that of the measured value.
+        head: what to take from a tuple, list or dict output; None: the output itself.
+        operating_point: by label, the head value from which the model says yes.
+    """
+
+    task: Task = "classification"
+    labels: tuple[str, ...] = ()
+    activation: Literal["softmax", "sigmoid", "none"] = "softmax"
+    unit: str = "logit"
+    head: str | int | None = None
+    operating_point: Mapping[str, float] = field(default_factory=dict)
+
+    def scores(self, output: Tensor) -> Tensor:
+        """Model scores of "batch class *space"; a single logit for two labels becomes two scores."""
+        if self.activation == "softmax" and output.shape[1] > 1:
+            return output.float().softmax(1)
+        out = output.float() if self.activation == "none" else output.float().sigmoid()
+        return torch.cat([1 - out, out], 1) if out.shape[1] == 1 and len(self.labels) == 2 else out
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which model this is, for the report and the audit record.
+
+    Args:
+        name: of the model.
+        version: as its makers count.
+        digest: SHA-256 of the weights.
+        card: SHA-256 of the model card; empty without one.
+    """
+
+    name: str = "unnamed model"
+    version: str = ""
+    digest: str = ""
+    card: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A module with what Pellucid must know to explain it; the module itself is never changed.
+
+    Args:
+        module: in any mode, on any device.
+        inputs: in the order of the module's arguments.
+        output: what comes out.
+        identity: name, version, hashes.
+        can: abilities.
+        layer: default layer for methods that need one; None: found by a trace.
+        call: inputs are passed ``positional``, ``keyword`` or as one ``dict``.
+    """
+
+    module: nn.Module
+    inputs: tuple[InputSpec, ...] = (InputSpec(),)
+    output: OutputSpec = field(default_factory=OutputSpec)
+    identity: Identity = field(default_factory=Identity)
+    can: Abilities = field(default_factory=Abilities)
+    layer: str | None = None
+    call: Literal["positional", "keyword", "dict"] = "positional"
+    _traces: dict[tuple[tuple[int, ...], ...], tuple[LayerShape, ...]] = field(default_factory=dict, repr=False)
+    _lock: Any = field(default_factory=threading.RLock, repr=False)
+
+    @property
+    def rank(self) -> int:
+        """Spatial axes of the first image input."""
+        return next((s.rank for s in self.inputs if s.rank), 0)
+
+    @property
+    def primary(self) -> str:
+        """Name of the first image input, on whose grid layer maps are drawn."""
+        return next((s.name for s in self.inputs if s.rank), self.inputs[0].name)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the weights: the declared one, or computed from the parameters and buffers."""
+        if self.identity.digest:
+            return self.identity.digest
+        total = hashlib.sha256()
+        for name, value in self.module.state_dict().items():
+            if isinstance(value, Tensor):
+                plain = value.detach().cpu().contiguous()
+                total.update(f"{name}{plain.dtype}{tuple(plain.shape)}".encode())
+                total.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
+        return total.hexdigest()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        first = next(iter(self.module.parameters()), None)
+        return first.device if first is not None else torch.device("cpu")
+
+    def __call__(self, inputs: Inputs) -> Tensor:
+        """The head's output; a fixed batch size is met by cutting and padding."""
+        missing = [s.name for s in self.inputs if s.name not in inputs]
+        if missing:
+            raise ShapeMismatch(
+                f"the model takes inputs {[s.name for s in self.inputs]}, got {list(inputs)}", f"add {missing}"
+            )
+        if self.can.batch is None:
+            return self._head(self._invoke(inputs))
+        count, size = len(next(iter(inputs.values()))), self.can.batch
+        parts = []
+        for first in range(0, count, size):
+            part = {k: v[first : first + size] for k, v in inputs.items()}
+            short = size - min(size, count - first)
+            padded = {k: torch.cat([v, v[-1:].expand(short, *v.shape[1:])]) for k, v in part.items()} if short else part
+            parts.append(self._head(self._invoke(padded))[: size - short])
+        return torch.cat(parts)
+
+    def _invoke(self, inputs: Inputs) -> Any:
+        ordered = {s.name: inputs[s.name] for s in self.inputs}
+        if self.call == "dict":
+            return self.module(ordered)
+        return self.module(**ordered) if self.call == "keyword" else self.module(*ordered.values())
+
+    def _head(self, output: Any) -> Tensor:
+        key = self.output.head
+        if key is not None:
+            try:
+                output = output[key]
+            except (KeyError, IndexError, TypeError) as error:
+                raise BadCard(f"the output has no {key!r}: {_describe(output)}", "correct output.head") from error
+        if not isinstance(output, Tensor):
+            raise BadCard(
+                f"expected a tensor from the model, got {_describe(output)}", "set output.head to one of these"
+            )
+        return output
+
+    def layers(self, inputs: Inputs) -> tuple[LayerShape, ...]:
+        """Every layer with the shape of its output, in order; traced once per input shape.
+
+        Raises:
+            CannotDo: the model does not show its layers.
+        """
+        if not self.can.hooks:
+            raise CannotDo("this model does not show its layers", self.can.why.get("hooks", "load the original module"))
+        key = tuple((1, *inputs[s.name].shape[1:]) for s in self.inputs)
+        if key not in self._traces:
+            one = {k: v[:1].to(self.device) for k, v in inputs.items()}
+            with self.held(), torch.no_grad():
+                self._traces[key] = trace(self.module, lambda: self(one))
+        return self._traces[key]
+
+    def resolve(self, layer: str | None, inputs: Inputs) -> str:
+        """The full name of a layer; None: the one best suited for maps.
+
+        That is the card's, else for a classifier the last layer with spatial extent, for a segmentation the last at
+        the coarsest resolution (the last layer of all would be the output itself).
+
+        Raises:
+            UnknownLayer: no such layer, or it has no spatial extent; the message lists those that have.
+        """
+        layer = layer or self.layer
+        shapes = self.layers(inputs)
+        spatial = [s for s in shapes if s.extent(self.rank) > 1]
+        listing = ", ".join(dict.fromkeys(s.name for s in spatial)) or "none"
+        if layer is None:
+            if not spatial:
+                raise UnknownLayer(
+                    "the model has no layer with spatial extent", "use a gradient or perturbation method"
+                )
+            smallest = min(s.extent(self.rank) for s in spatial)
+            coarse = [s for s in spatial if self.output.task != "segmentation" or s.extent(self.rank) == smallest]
+            return coarse[-1].name
+        found = [s for s in shapes if s.name == layer]
+        if not found:
+            calls = [s.name for s in shapes if LayerName.parse(s.name).path == LayerName.parse(layer).path]
+            mend = (
+                f"it is called or returns several times: pass one of {', '.join(calls)}"
+                if calls
+                else (f"layers: {listing}. Pass one of these, or None for the default")
+            )
+            raise UnknownLayer(f"layer {layer!r} is not in the model", mend)
+        if found[0].extent(self.rank) <= 1:
+            raise UnknownLayer(
+                f"layer {layer!r} has no spatial extent ({found[0].shape})", f"layers with it: {listing}"
+            )
+        return layer
+
+    def activation_bytes(self, inputs: Inputs) -> int:
+        """Bytes of all layer outputs for one item: what a batch costs in memory, roughly."""
+        if not self.can.hooks:
+            return 100 * sum(v[:1].numel() * v.element_size() for v in inputs.values())
+        return 4 * sum(prod(s.shape) for s in self.layers(inputs))
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Run in evaluation mode and give back training flags and random state as they were, also after an error."""
+        flags = [(m, m.training) for m in self.module.modules()]
+        cuda = [self.device] if self.device.type == "cuda" else []
+        with self._lock, torch.random.fork_rng(devices=cuda):
+            try:
+                for m, _ in flags:
+                    m.training = False  # not eval(): a module may override train() with a change of its own
+                yield
+            finally:
+                for m, was in flags:
+                    m.training = was
+
+
+def _describe(output: object) -> str:
+    if isinstance(output, Mapping):
+        return f"a dict with {list(output)}"
+    if isinstance(output, tuple | list):
+        return f"a {type(output).__name__} of {len(output)}"
+    return f"a {type(output).__name__}"

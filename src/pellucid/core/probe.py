@@ -1,0 +1,337 @@
+"""One model, one batch, one or more targets: every evaluation is made here, counted here and kept here."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from pellucid.core.card import GRADIENTS, Ask, Cost
+from pellucid.core.errors import BadOption, CannotDo, NonFinite, ShapeMismatch
+from pellucid.core.grid import Grid
+from pellucid.core.infill import Constant, Infill
+from pellucid.core.layers import Edit, Watch
+from pellucid.core.model import Inputs, Model
+from pellucid.core.target import BoundTarget, Target
+
+Need = tuple[Ask, str | None]
+Rules = Mapping[Callable[..., Any], Callable[..., Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What surrounds the inputs: where they lie, what is marked in them, and what may replace a hidden part.
+
+    Args:
+        grids: the network's grid of each input; missing: pixels.
+        regions: masks "*space" on the primary input's grid.
+        infill: what stands for absence when a method or metric is not told otherwise.
+        affine: per input, (shift, scale) per channel: network value = (value in image unit - shift) / scale.
+        seed: of everything random.
+    """
+
+    grids: Mapping[str, Grid] = field(default_factory=dict)
+    regions: Mapping[str, Tensor] = field(default_factory=dict)
+    infill: Infill = field(default_factory=Constant)
+    affine: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = field(default_factory=dict)
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """What one evaluation gave.
+
+    Args:
+        output: of the head, detached unless ``graph`` was asked.
+        score: per target, "batch".
+        input_gradient: per target, by input.
+        activation: by layer.
+        layer_gradient: per target, by layer.
+    """
+
+    output: Tensor
+    score: tuple[Tensor, ...]
+    input_gradient: tuple[Mapping[str, Tensor], ...]
+    activation: Mapping[str, Tensor]
+    layer_gradient: tuple[Mapping[str, Tensor], ...]
+
+
+class _Replaced(TorchFunctionMode):
+    """Operations replaced by name; a function mode sees functional and reused ReLU alike, above autograd."""
+
+    def __init__(self, rules: Rules) -> None:
+        super().__init__()
+        self._rules = rules
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self._rules.get(func, func)(*args, **(kwargs or {}))
+
+
+class Spent:
+    """Counts of items through the module: the shared pass and the methods' own passes."""
+
+    def __init__(self) -> None:
+        self.shared, self.own = Cost(), Cost()
+
+
+class Probe:
+    """Evaluate ``target(model(x))`` and its gradients for a batch; the only caller of the module.
+
+    The *shared* pass is made at the first question, once, whatever asks and targets were announced. ``score`` and
+    ``gradient`` evaluate other inputs (perturbed, interpolated) and are counted apart.
+
+    Args:
+        model: never changed.
+        inputs: by name, "batch channel *space" in network units; a tensor for a model with one input.
+        targets: one or several; ``at(i)`` aims at the i-th.
+        needs: what methods will ask of the shared pass, as ``explainer.needs(model)`` gives it.
+        scene: grids, regions, infill, seed.
+        precision: ``float32`` (as the module is) or ``bfloat16`` (autocast).
+
+    Raises:
+        CannotDo: the model lacks an ability that is asked for.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        inputs: Inputs | Tensor,
+        targets: Target | Iterable[Target],
+        needs: Iterable[Need] = (),
+        scene: Scene | None = None,
+        precision: str = "float32",
+    ) -> None:
+        if precision not in ("float32", "bfloat16"):
+            raise BadOption(f"expected precision float32 or bfloat16, got {precision!r}", "choose one of these")
+        named = {model.primary: inputs} if isinstance(inputs, Tensor) else dict(inputs)
+        self.model = model
+        self.inputs = {k: v.detach().to(model.device) for k, v in named.items()}
+        _check_inputs(model, self.inputs)
+        self.targets = (targets,) if isinstance(targets, Target) else tuple(targets)
+        self.scene = scene or Scene()
+        self.precision = precision
+        self.spent = Spent()
+        self.aim = 0
+        self._needs = frozenset((ask, model.resolve(name, self.inputs) if name else name) for ask, name in needs)
+        self._kept: dict[str, Any] = {}
+
+    # the shared pass -------------------------------------------------------------------------------------------------
+
+    @property
+    def batch(self) -> int:
+        """Items explained at once."""
+        return len(next(iter(self.inputs.values())))
+
+    @property
+    def target(self) -> BoundTarget:
+        """The target aimed at, bound at the unperturbed input."""
+        return self._bound()[self.aim]
+
+    @property
+    def grid(self) -> Grid:
+        """The network's grid of the primary input."""
+        name = self.model.primary
+        return self.scene.grids.get(name) or Grid.regular(self.inputs[name].shape[2:])
+
+    def at(self, index: int) -> "Probe":
+        """The same probe, aimed at another target; passes and counts are shared."""
+        other = object.__new__(Probe)
+        other.__dict__.update(self.__dict__)
+        other.aim = index
+        return other
+
+    def on(self, model: Model) -> "Probe":
+        """A fresh probe of another model (randomized weights, say) with the targets bound on this one."""
+        other = Probe(model, self.inputs, self.targets, self._needs, self.scene, self.precision)
+        other.aim = self.aim
+        other._kept["bound"] = self._bound()  # noqa: SLF001 -- the same class
+        return other
+
+    @property
+    def baseline_score(self) -> Float[Tensor, " batch"]:
+        """The target's value at the unperturbed input."""
+        return self._shared().score[self.aim]
+
+    @property
+    def output(self) -> Tensor:
+        """The head's output at the unperturbed input."""
+        return self._shared().output
+
+    @property
+    def input_gradient(self) -> Mapping[str, Tensor]:
+        """Gradient of the target with respect to each input."""
+        self._announced(Ask.INPUT_GRADIENT, None)
+        return self._shared().input_gradient[self.aim]
+
+    def activation(self, layer: str | None) -> Tensor:
+        """Output of a layer: "batch channel *space"."""
+        name = self.model.resolve(layer, self.inputs)
+        self._announced(Ask.ACTIVATION, name)
+        return self._shared().activation[name]
+
+    def layer_gradient(self, layer: str | None) -> Tensor:
+        """Gradient of the target with respect to a layer's output."""
+        name = self.model.resolve(layer, self.inputs)
+        self._announced(Ask.LAYER_GRADIENT, name)
+        return self._shared().layer_gradient[self.aim][name]
+
+    def _announced(self, ask: Ask, layer: str | None) -> None:
+        if (ask, layer) not in self._needs:
+            raise LookupError(f"the probe was not opened for {ask.value!r} of {layer}: list Ask.{ask.name} in the card")
+
+    def _bound(self) -> tuple[BoundTarget, ...]:
+        if "bound" not in self._kept:
+            self._shared()
+        return self._kept["bound"]
+
+    def _shared(self) -> Pass:
+        if "pass" not in self._kept:
+            asks = frozenset(a for a, _ in self._needs)
+            layers = tuple(sorted({name for _, name in self._needs if name}))
+            self._kept["pass"] = self._evaluate(self.inputs, asks, layers, {}, None, False)
+            self.spent.shared += Cost(self.batch, self.batch * len(self.targets) * int(bool(asks & GRADIENTS)))
+        return self._kept["pass"]
+
+    # own passes ------------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        x: Inputs | None = None,
+        want: frozenset[Ask] = frozenset(),
+        layers: tuple[str, ...] = (),
+        edits: Mapping[str, Edit] | None = None,
+        rules: Rules | None = None,
+        graph: bool = False,
+    ) -> Pass:
+        """Evaluate at ``x`` (None: the unperturbed input), optionally with layers edited and operations replaced.
+
+        Args:
+            x: as many items as the batch, or a multiple of it (versions of the batch, batch innermost).
+            want: what the Pass must hold besides output and score.
+            layers: read.
+            edits: function of a layer's output, by layer.
+            rules: replacement by torch function.
+            graph: keep the autograd graph of output and score.
+        """
+        self._bound()
+        names = tuple(self.model.resolve(name, self.inputs) for name in layers)
+        done = self._evaluate(x or self.inputs, want, names, edits or {}, rules, graph)
+        items = len(done.output)
+        self.spent.own += Cost(items, items * int(bool(want & GRADIENTS)))
+        return done
+
+    def score(self, x: Inputs) -> Float[Tensor, " items"]:
+        """The target's value at other inputs (a multiple of the batch)."""
+        return self.run(x).score[self.aim]
+
+    def gradient(self, x: Inputs) -> Mapping[str, Tensor]:
+        """The target's gradient at other inputs, by input name."""
+        return self.run(x, frozenset({Ask.INPUT_GRADIENT})).input_gradient[self.aim]
+
+    # the one evaluation ----------------------------------------------------------------------------------------------
+
+    def _evaluate(
+        self,
+        x: Inputs,
+        want: frozenset[Ask],
+        layers: tuple[str, ...],
+        edits: Mapping[str, Edit],
+        rules: Rules | None,
+        graph: bool,
+    ) -> Pass:
+        model, backward = self.model, bool(want & GRADIENTS)
+        _check_abilities(model, backward, bool(layers), bool(edits), rules is not None)
+        to_input = Ask.INPUT_GRADIENT in want
+        with model.held(), torch.set_grad_enabled(backward or graph):
+            leaves = {k: v.detach().requires_grad_(to_input and v.is_floating_point()) for k, v in x.items()}
+            watch = Watch(model.module, layers, edits, leaf=Ask.LAYER_GRADIENT in want)
+            cast = torch.autocast(model.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+            with watch, cast, _Replaced(rules or {}):
+                # a clone: a module may change its input in place
+                output = model({k: v.clone() for k, v in (x if graph else leaves).items()})
+            bound = self._bind(output)
+            aims = range(len(bound)) if x is self.inputs else (self.aim,)
+            scores = tuple(bound[i](output) for i in range(len(bound)))
+            for i in aims:
+                _check_finite(scores[i], bound[i].name)
+            wrt = {**({k: v for k, v in leaves.items() if v.requires_grad} if to_input else {})}
+            inner = {n: watch.kept[n] for n in layers} if Ask.LAYER_GRADIENT in want else {}
+            grads = (
+                _gradients(scores, aims, {**wrt, **{f"\0{n}": t for n, t in inner.items()}}, graph) if backward else {}
+            )
+        keep = (lambda t: t) if graph else (lambda t: t.detach())
+        return Pass(
+            output=keep(output),
+            score=tuple(keep(s) for s in scores),
+            input_gradient=tuple({k: g[k] for k in wrt} for g in _filled(grads, len(bound))),
+            activation={n: keep(t) for n, t in watch.kept.items()},
+            layer_gradient=tuple({n: g[f"\0{n}"] for n in inner if f"\0{n}" in g} for g in _filled(grads, len(bound))),
+        )
+
+    def _bind(self, output: Tensor) -> tuple[BoundTarget, ...]:
+        if "bound" not in self._kept:
+            spec = self.model.output
+            self._kept["bound"] = tuple(
+                t.bind(output.detach(), spec.labels, self.scene.regions, spec.unit) for t in self.targets
+            )
+        return self._kept["bound"]
+
+
+def _filled(grads: Mapping[int, Mapping[str, Tensor]], count: int) -> list[Mapping[str, Tensor]]:
+    return [grads.get(i, {}) for i in range(count)]
+
+
+def _gradients(
+    scores: tuple[Tensor, ...], aims: Iterable[int], wrt: Mapping[str, Tensor], graph: bool
+) -> dict[int, dict[str, Tensor]]:
+    """One backward for each aimed target, to exactly the tensors asked for."""
+    aims, tensors = list(aims), list(wrt.values())
+    found: dict[int, dict[str, Tensor]] = {}
+    for i in aims:
+        if not scores[i].requires_grad:
+            found[i] = {k: torch.zeros_like(t) for k, t in wrt.items()}
+            continue
+        grads = torch.autograd.grad(
+            scores[i].sum(), tensors, retain_graph=graph or i != aims[-1], create_graph=graph, allow_unused=True
+        )
+        # an input or layer that the score does not depend on has gradient zero
+        found[i] = {k: torch.zeros_like(t) if g is None else g for (k, t), g in zip(wrt.items(), grads, strict=True)}
+    return found
+
+
+def _check_abilities(model: Model, gradient: bool, layers: bool, edits: bool, rules: bool) -> None:
+    can = model.can
+    wanted = {"gradient": gradient, "hooks": layers, "edits": edits, "rules": rules}
+    has = {"gradient": can.gradient, "hooks": can.hooks, "edits": can.edits, "rules": can.rules}
+    for ability, needed in wanted.items():
+        if needed and not has[ability]:
+            raise CannotDo(
+                f"the method needs {ability} and this model has none: {can.why.get(ability, 'its format hides it')}",
+                "use a perturbation method (Occlusion), or load the model as a Python module",
+            )
+
+
+def _check_finite(score: Tensor, name: str) -> None:
+    if not bool(torch.isfinite(score).all()):
+        raise NonFinite(
+            f"the model's score of {name!r} is NaN or infinite",
+            "check the input's intensities against the model card, or run in float32",
+        )
+
+
+def _check_inputs(model: Model, inputs: Inputs) -> None:
+    for spec in model.inputs:
+        if spec.name not in inputs:
+            raise ShapeMismatch(
+                f"the model takes inputs {[s.name for s in model.inputs]}, got {list(inputs)}", f"add {spec.name!r}"
+            )
+        shape = tuple(inputs[spec.name].shape)
+        if len(shape) != spec.rank + 2 or shape[1] != spec.channels:
+            axes = ", ".join(("batch", f"{spec.channels} channel(s)", *(["space"] * spec.rank)))
+            raise ShapeMismatch(
+                f"the model's input {spec.name!r} expects ({axes}), got {shape}",
+                "put batch and channel first and match the channel count",
+            )
