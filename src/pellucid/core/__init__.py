@@ -1,0 +1,1 @@
+"""The nouns: they know torch, and no method, file format or screen."""

@@ -21,6 +21,11 @@ class Answer(ABC):
 
     warnings: tuple[str, ...] = field(default=(), kw_only=True)
 
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """What it is, in one word for the archive."""
+
 
 @dataclass(frozen=True, eq=False)
 class Attribution(Answer):
@@ -39,6 +44,11 @@ class Attribution(Answer):
     signed: bool
     collapse: Literal["sum", "max"] = "sum"
     cell: tuple[float, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """See ``Answer``."""
+        return "attribution"
 
     def collapsed(self, name: str | None = None) -> Float[Tensor, "batch *space"]:
         """One value per voxel; None: the first input's map."""

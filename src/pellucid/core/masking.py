@@ -31,13 +31,13 @@ class Stream:
 
     Args:
         probe: of the batch.
-        infill: what hidden voxels show; None: the scene's.
+        infill: what hidden voxels show; None: the scene's first.
         gradient: whether chunks will be differentiated (they cost about three times the memory).
     """
 
     def __init__(self, probe: Probe, infill: Infill | None = None, gradient: bool = False) -> None:
         self.probe = probe
-        self.infill = infill or probe.scene.infill
+        self.infill = infill or probe.scene.infills[0]
         each = probe.model.activation_bytes(probe.inputs) * probe.batch * (3 if gradient else 1)
         fits = int(_SHARE * free_bytes(probe.model.device) / max(each, 1))
         self.chunk = max(1, min(fits, max(1, _MOST.get(probe.model.device.type, 8) // probe.batch)))

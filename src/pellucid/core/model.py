@@ -2,7 +2,7 @@
 
 import hashlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -235,7 +235,7 @@ class Model:
         return 4 * sum(prod(s.shape) for s in self.layers(inputs))
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> Generator[None, None, None]:
         """Run in evaluation mode and give back training flags and random state as they were, also after an error."""
         flags = [(m, m.training) for m in self.module.modules()]
         cuda = [self.device] if self.device.type == "cuda" else []

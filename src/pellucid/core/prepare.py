@@ -202,5 +202,7 @@ def _network_grid(region: Grid, spec: InputSpec) -> Grid:
         ratios = extent / np.asarray(spec.size)
         step = np.full(grid.rank, ratios.max() if spec.fit == "letterbox" else ratios.min())
     # a spacing off by rounding in the header must not add a voxel
-    size = spec.size or tuple(spec.multiple * ceil((n / s - 1e-3) / spec.multiple) for n, s in zip(extent, step))
-    return grid.centered(step, size)
+    size = spec.size or tuple(
+        spec.multiple * ceil((n / s - 1e-3) / spec.multiple) for n, s in zip(extent, step, strict=True)
+    )
+    return grid.centered(step.tolist(), size)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from pellucid.core.card import GRADIENTS, Ask, Cost
 from pellucid.core.errors import BadOption, CannotDo, NonFinite, ShapeMismatch
 from pellucid.core.grid import Grid
-from pellucid.core.infill import Constant, Infill
+from pellucid.core.infill import Constant, Infill, ItemMean
 from pellucid.core.layers import Edit, Watch
 from pellucid.core.model import Inputs, Model
 from pellucid.core.target import BoundTarget, Target
@@ -28,14 +28,15 @@ class Scene:
     Args:
         grids: the network's grid of each input; missing: pixels.
         regions: masks "*space" on the primary input's grid.
-        infill: what stands for absence when a method or metric is not told otherwise.
+        infills: what stands for absence when a method or metric is not told otherwise: the first is the default, the
+            spread between the first two is shown (a fill can paint disease).
         affine: per input, (shift, scale) per channel: network value = (value in image unit - shift) / scale.
         seed: of everything random.
     """
 
     grids: Mapping[str, Grid] = field(default_factory=dict)
     regions: Mapping[str, Tensor] = field(default_factory=dict)
-    infill: Infill = field(default_factory=Constant)
+    infills: tuple[Infill, ...] = (Constant(), ItemMean())
     affine: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = field(default_factory=dict)
     seed: int = 0
 
@@ -147,7 +148,7 @@ class Probe:
         """A fresh probe of another model (randomized weights, say) with the targets bound on this one."""
         other = Probe(model, self.inputs, self.targets, self._needs, self.scene, self.precision)
         other.aim = self.aim
-        other._kept["bound"] = self._bound()  # noqa: SLF001 -- the same class
+        other._kept["bound"] = self._bound()
         return other
 
     @property
@@ -262,7 +263,7 @@ class Probe:
             grads = (
                 _gradients(scores, aims, {**wrt, **{f"\0{n}": t for n, t in inner.items()}}, graph) if backward else {}
             )
-        keep = (lambda t: t) if graph else (lambda t: t.detach())
+        keep: Callable[[Tensor], Tensor] = (lambda t: t) if graph else (lambda t: t.detach())
         return Pass(
             output=keep(output),
             score=tuple(keep(s) for s in scores),
@@ -294,9 +295,10 @@ def _gradients(
         if not scores[i].requires_grad:
             found[i] = {k: torch.zeros_like(t) for k, t in wrt.items()}
             continue
-        grads = torch.autograd.grad(
+        given = torch.autograd.grad(
             scores[i].sum(), tensors, retain_graph=graph or i != aims[-1], create_graph=graph, allow_unused=True
         )
+        grads = cast(tuple[Tensor | None, ...], given)  # torch's own types forget what allow_unused may give
         # an input or layer that the score does not depend on has gradient zero
         found[i] = {k: torch.zeros_like(t) if g is None else g for (k, t), g in zip(wrt.items(), grads, strict=True)}
     return found

@@ -73,7 +73,7 @@ class ClassScore(Target):
                 "use RegionScore for a segmentation",
             )
         if output.shape[1] == 1:
-            return _single_logit(self.label, output, labels, unit)
+            return _single_logit(self.label, labels, unit)
         if self.label is None:
             chosen = output.argmax(1)
             name = " ".join(dict.fromkeys(_name(int(i), labels) for i in chosen))
@@ -183,13 +183,13 @@ def find_label(label: Label, labels: Sequence[str], count: int) -> int:
     return index
 
 
-def _single_logit(label: Label | None, output: Tensor, labels: Sequence[str], unit: str) -> BoundTarget:
+def _single_logit(label: Label | None, labels: Sequence[str], unit: str) -> BoundTarget:
     """A head with one output for two classes: the score of the negative class is minus the logit."""
     count = 2 if len(labels) == 2 else 1
     index = count - 1 if label is None else find_label(label, labels, count)
     if index == count - 1:
         return BoundTarget(_name(index, labels), lambda o: o[:, 0], unit, index)
-    flip = (lambda o: 1 - o[:, 0]) if unit == "probability" else (lambda o: -o[:, 0])
+    flip: Callable[[Tensor], Tensor] = (lambda o: 1 - o[:, 0]) if unit == "probability" else (lambda o: -o[:, 0])
     return BoundTarget(_name(index, labels), flip, unit, index)
 
 

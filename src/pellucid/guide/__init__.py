@@ -1,0 +1,1 @@
+"""The knowledge of the review and of clinical reading, as data."""

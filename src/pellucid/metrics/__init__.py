@@ -1,0 +1,1 @@
+"""Metrics, one property a file."""

@@ -1,0 +1,207 @@
+"""The contract that every method and metric keeps; third parties run it on theirs.
+
+Example:
+    >>> from pellucid.explain.gradient import Saliency
+    >>> check_explainer(Saliency(), rank=2, task="classification")
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.core.card import Task, shared_cost
+from pellucid.core.errors import DeclarationError
+from pellucid.core.explainer import Explainer
+from pellucid.core.explanation import Attribution
+from pellucid.core.metric import Metric
+from pellucid.core.model import Model, OutputSpec
+from pellucid.core.prepare import InputSpec
+from pellucid.core.probe import Probe, Scene
+from pellucid.core.target import ClassScore, RegionScore, Target
+
+_SIDE = {2: 16, 3: 12}
+_CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
+_POOL: dict[int, type[nn.Module]] = {2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
+
+
+class _Halting(nn.Module):
+    """Raises at the n-th forward, to see that nothing is left changed."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.left = inner, -1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Count down, then raise."""
+        self.left -= 1
+        if self.left == -1:
+            raise RuntimeError("planted failure")
+        return self.inner(x)
+
+
+def small_model(rank: int, task: Task) -> tuple[Model, Tensor, Target]:
+    """A seeded network with in-place ReLU, batch norm and dropout, in training mode, with two items and a target."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        conv: Any = _CONV[rank]
+        norm: Any = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}[rank]
+        body = nn.Sequential(
+            conv(2, 4, 3, 2, 1), norm(4), nn.ReLU(inplace=True), conv(4, 6, 3, 1, 1), nn.ReLU(inplace=True)
+        )
+        count = 1 if task == "regression" else 3
+        if task == "segmentation":
+            head: nn.Module = nn.Sequential(conv(6, 3, 1), nn.Upsample(scale_factor=2))
+        else:
+            pool: Any = _POOL[rank]
+            head = nn.Sequential(pool(2), nn.Flatten(), nn.Dropout(0.5), nn.Linear(6 * 2**rank, count))
+        x = torch.randn(2, 2, *(_SIDE[rank],) * rank)
+    output = OutputSpec(
+        task, (), "none" if task == "regression" else "softmax", "mm" if task == "regression" else "logit"
+    )
+    model = Model(_Halting(nn.Sequential(body, head)).train(), (InputSpec(rank=rank, channels=2, order="rgb"),), output)
+    target: Target = RegionScore(1, "box") if task == "segmentation" else ClassScore(0 if task == "regression" else 1)
+    return model, x, target
+
+
+def _scene(rank: int) -> Scene:
+    box = torch.zeros((_SIDE[rank],) * rank, dtype=torch.bool)
+    box[(slice(3, 9),) * rank] = True
+    return Scene(regions={"box": box}, seed=3)
+
+
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise DeclarationError(f"the contract is broken: {what}", "see pellucid.testing for what every method owes")
+
+
+@contextmanager
+def unchanged(module: nn.Module) -> Iterator[None]:
+    """Weights, buffers, modes, hooks, ``.grad``, ``requires_grad``, in-place flags and random state stay as they were."""
+
+    def state() -> list[Any]:
+        return [
+            [
+                (m.training, getattr(m, "inplace", None), len(m._forward_hooks), len(m._backward_hooks))
+                for m in module.modules()
+            ],
+            [(p.requires_grad, p.grad is None) for p in module.parameters()],
+        ]
+
+    tensors = {k: v.clone() for k, v in module.state_dict().items()}
+    before, generator = state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        _require(before == state(), "training modes, hooks, .grad or flags of the model were changed")
+        same = all(torch.equal(tensors[k], v) for k, v in module.state_dict().items())
+        _require(same, "weights or buffers of the model were changed")
+        _require(torch.equal(generator, torch.get_rng_state()), "the global random state was moved")
+
+
+def check_explainer(explainer: Explainer, rank: int, task: Task) -> None:
+    """Run the contract on one method.
+
+    Shape, finiteness, sign, cost as declared, the model untouched (also after an exception), an item alone equal to
+    the item in a batch, the same answer for the same seed.
+
+    Args:
+        explainer: an instance.
+        rank: 2 or 3.
+        task: that the card declares.
+
+    Raises:
+        DeclarationError: what is broken.
+    """
+    model, x, target = small_model(rank, task)
+    inputs = {model.primary: x}
+    scene = _scene(rank)
+
+    def opened(batch: Tensor) -> Probe:
+        return Probe(model, batch, target, explainer.needs(model, {model.primary: batch}), scene)
+
+    model.layers(inputs) if model.can.hooks else None
+    with unchanged(model.module):
+        probe = opened(x)
+        answer = explainer(probe)
+        again = explainer(opened(x))
+        alone = explainer(opened(x[:1]))
+    declared = explainer.cost(probe.grid) * probe.batch
+    _require(probe.spent.own == declared, f"cost declared {declared}, counted {probe.spent.own}")
+    shared = shared_cost(explainer.card.asks) * probe.batch
+    _require(probe.spent.shared == shared, f"shared pass declared {shared}, counted {probe.spent.shared}")
+    if isinstance(answer, Attribution) and isinstance(again, Attribution) and isinstance(alone, Attribution):
+        _check_maps(answer, explainer, x)
+        for name, values in answer.maps.items():
+            _require(torch.equal(values, again.maps[name]), "the same seed gave another answer")
+            scale = float(values.abs().max()) or 1.0
+            gap = float((values[:1] - alone.maps[name]).abs().max()) / scale
+            _require(gap < 1e-5, f"an item alone differs from the item in a batch by {gap:.1e}")
+    _check_after_failure(explainer, model, opened(x))
+
+
+def _check_maps(answer: Attribution, explainer: Explainer, x: Tensor) -> None:
+    for values in answer.maps.values():
+        right = len(values) == len(x) and values.shape[2:] == x.shape[2:] and values.shape[1] in (1, x.shape[1])
+        _require(right, f"expected a map (batch, 1 or channel, *space) for {tuple(x.shape)}, got {tuple(values.shape)}")
+        _require(bool(torch.isfinite(values).all()), "the map is not finite")
+        _require(not values.requires_grad, "the map is attached to the graph")
+        _require(explainer.card.signed or bool(values.min() >= 0), "negative values, and the card says unsigned")
+    _require(answer.signed == explainer.card.signed, "card and answer disagree about the sign")
+    _require(len(answer.cell) == x.ndim - 2, "the map does not say its native resolution")
+
+
+def _check_after_failure(explainer: Explainer, model: Model, probe: Probe) -> None:
+    """The module raises in the middle: everything must be as it was."""
+    halting = model.module
+    if not isinstance(halting, _Halting):
+        return
+    failing = 0 if explainer.cost(probe.grid).forwards < 2 else 2
+    with unchanged(halting):
+        halting.left = failing
+        try:
+            explainer(probe)
+        except RuntimeError as error:
+            _require("planted failure" in str(error), f"the module's error was replaced by {error}")
+        else:
+            _require(False, "the module's error was swallowed")
+        finally:
+            halting.left = -1
+
+
+def check_metric(metric: Metric, explainer: Explainer, rank: int, task: Task) -> None:
+    """Run the contract on one metric: one value per item, NaN only with a reason, cost an upper bound, model untouched.
+
+    Args:
+        metric: an instance.
+        explainer: whose map is scored.
+        rank: 2 or 3.
+        task: that the card declares.
+
+    Raises:
+        DeclarationError: what is broken.
+    """
+    model, x, target = small_model(rank, task)
+    scene = _scene(rank)
+
+    def scored(batch: Tensor) -> tuple[Probe, Tensor, tuple[str, ...]]:
+        probe = Probe(model, batch, target, explainer.needs(model, {model.primary: batch}), scene)
+        answer = explainer(probe)
+        before = probe.spent.own
+        score = metric(probe, answer, explainer, scene.regions["box"])
+        spent = probe.spent.own.forwards - before.forwards
+        most = metric.cost(probe.grid, explainer).forwards * probe.batch
+        _require(spent <= most, f"cost declared {most} forwards at most, counted {spent}")
+        return probe, score.values, score.reasons
+
+    with unchanged(model.module):
+        probe, values, reasons = scored(x)
+        _, again, _ = scored(x)
+        _, alone, _ = scored(x[:1])
+    _require(tuple(values.shape) == (probe.batch,), f"expected one value per item, got {tuple(values.shape)}")
+    said = [bool(r) for r in reasons] or [False] * len(values)
+    _require(torch.isnan(values).tolist() == said, "NaN without a reason, or a reason without NaN")
+    _require(torch.allclose(values, again, equal_nan=True), "the same seed gave another value")
+    _require(torch.allclose(values[:1], alone, rtol=1e-5, atol=1e-6, equal_nan=True), "the value depends on the batch")

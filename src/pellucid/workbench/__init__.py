@@ -1,0 +1,1 @@
+"""The one wiring: image and model in, explanations, scores and reports out."""

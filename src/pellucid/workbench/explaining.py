@@ -1,0 +1,211 @@
+"""Run methods on an opened case: one shared pass, then each method's own, timed and counted."""
+
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import torch
+
+from pellucid.core.card import GRADIENTS
+from pellucid.core.errors import CannotDo, UnknownLayer
+from pellucid.core.explainer import Explainer, LayerExplainer
+from pellucid.core.explanation import Explanation, Prediction, Provenance, Reference
+from pellucid.core.infill import Infill
+from pellucid.core.probe import Probe
+from pellucid.core.target import Target
+from pellucid.show.notebook import NotebookView
+from pellucid.workbench.opening import Opened
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How explanations are made.
+
+    Args:
+        precision: of the forwards, ``float32`` or ``bfloat16``.
+        references: by method and target: fixed display scale and null.
+        applicability: verdict of the model card on this case.
+        warnings: that every explanation of the case carries.
+        strict: raise when a method cannot explain this model; else list it as skipped.
+    """
+
+    precision: str = "float32"
+    references: Mapping[str, Mapping[str, Reference]] = field(default_factory=dict)
+    applicability: str = "not checked: no model card"
+    warnings: tuple[str, ...] = ()
+    strict: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """The explanations of one case, made from one shared pass.
+
+    Args:
+        explanations: in the order asked.
+        made_by: the explainer of each.
+        probes: the probe of each, aimed at its target.
+        skipped: (method, reason) of those that cannot explain this model.
+    """
+
+    explanations: tuple[Explanation, ...]
+    made_by: tuple[Explainer, ...]
+    probes: tuple[Probe, ...]
+    skipped: tuple[tuple[str, str], ...] = ()
+
+
+def explain_case(
+    opened: Opened,
+    targets: Sequence[Target],
+    explainers: Sequence[Explainer],
+    manner: Manner | None = None,
+    progress: Progress | None = None,
+) -> Panel:
+    """Explain every target with every method.
+
+    Args:
+        opened: the case on the model's grid.
+        targets: at least one.
+        explainers: at least one.
+        manner: precision, references, warnings.
+        progress: called with the name of each method before it runs.
+
+    Raises:
+        PellucidError: of the model, the target or (when strict) a method.
+    """
+    manner = manner or Manner()
+    able, skipped = _able(opened, explainers, manner.strict)
+    needs = {need for e in able for need in e.needs(opened.model, opened.inputs)}
+    shared = Probe(opened.model, opened.inputs, targets, needs, opened.scene, manner.precision)
+    explanations: list[Explanation] = []
+    probes: list[Probe] = []
+    for aim in range(len(targets)):
+        for explainer in able:
+            if progress is not None:
+                progress(explainer.name)
+            probe = shared.at(aim)
+            explanations.append(_explain(probe, explainer, opened, manner))
+            probes.append(probe)
+    return Panel(tuple(explanations), tuple(able) * len(targets), tuple(probes), tuple(skipped))
+
+
+def _able(
+    opened: Opened, explainers: Sequence[Explainer], strict: bool
+) -> tuple[list[Explainer], list[tuple[str, str]]]:
+    """The methods that can explain this model, and why the others cannot."""
+    able: list[Explainer] = []
+    skipped: list[tuple[str, str]] = []
+    for explainer in explainers:
+        try:
+            _check_able(explainer, opened)
+        except (CannotDo, UnknownLayer) as error:
+            if strict:
+                raise
+            skipped.append((explainer.name, error.problem))
+        else:
+            able.append(explainer)
+    return able, skipped
+
+
+def _check_able(explainer: Explainer, opened: Opened) -> None:
+    model, card = opened.model, explainer.card
+    if model.rank not in card.space:
+        raise CannotDo(f"{explainer.name} is not for {model.rank}-D images", "choose another method")
+    if model.output.task not in card.tasks:
+        raise CannotDo(f"{explainer.name} is not for {model.output.task}", "choose another method")
+    if card.asks & GRADIENTS and not model.can.gradient:
+        why = model.can.why.get("gradient", "its format hides them")
+        raise CannotDo(f"{explainer.name} needs gradients: {why}", "use a perturbation method (Occlusion)")
+    explainer.needs(model, opened.inputs)
+
+
+def _explain(probe: Probe, explainer: Explainer, opened: Opened, manner: Manner) -> Explanation:
+    prediction = predict(probe)  # makes the shared pass, so that it is not charged to the first method
+    before, shared = probe.spent.own, probe.spent.shared
+    started = time.perf_counter()
+    answer = explainer(probe)
+    ms = 1000 * (time.perf_counter() - started)
+    own = (probe.spent.own.forwards - before.forwards, probe.spent.own.backwards - before.backwards)
+    model, name = opened.model, probe.target.name
+    prepared = opened.prepared[model.primary]
+    provenance = Provenance(
+        case=opened.case.name,
+        input_digest=_digest(opened),
+        model=f"{model.identity.name} {model.identity.version}".strip(),
+        model_digest=model.digest,
+        card_digest=model.identity.card,
+        target=name,
+        method=explainer.name,
+        settings=explainer.settings(),
+        layer=_layer(explainer, opened),
+        infill=_infill_words(explainer, probe),
+        seed=opened.scene.seed,
+        precision=manner.precision,
+        device=model.device.type,
+        shared=(shared.forwards, shared.backwards),
+        own=own,
+        ms=round(ms, 1),
+        versions={"pellucid": version("pellucid"), "torch": torch.__version__, "python": platform.python_version()},
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        applicability=manner.applicability,
+        warnings=(*manner.warnings, *prepared.notes, *opened.case.notes, *answer.warnings, *_doubts(prediction)),
+    )
+    # a reference was measured with the method's defaults, and means nothing for other settings
+    known = manner.references.get(explainer.name, {}) if explainer == type(explainer)() else {}
+    image = opened.image
+    return Explanation(answer, provenance, prediction, image, prepared, known.get(name), NotebookView())
+
+
+def predict(probe: Probe) -> Prediction:
+    """What the model says of the probe's (first) item, and of the explained target."""
+    spec, target = probe.model.output, probe.target
+    value = float(probe.baseline_score[0])
+    scores = spec.scores(probe.output[:1])
+    flat = scores.flatten(2).mean(2)[0] if scores.ndim > 2 else scores[0]
+    names = [spec.labels[i] if i < len(spec.labels) else f"class {i}" for i in range(len(flat))]
+    by_label = dict(zip(names, (float(v) for v in flat), strict=True))
+    return Prediction(
+        label=target.name,
+        value=value,
+        unit=target.unit,
+        score=by_label.get(target.name) if scores.ndim == 2 else None,
+        threshold=spec.operating_point.get(target.name),
+        predicted=max(by_label, key=lambda n: by_label[n]),
+        scores=by_label,
+    )
+
+
+def _doubts(prediction: Prediction) -> tuple[str, ...]:
+    doubts = []
+    if prediction.score is not None and prediction.predicted != prediction.label:
+        doubts.append(f"the explained class ({prediction.label}) is not the predicted one ({prediction.predicted})")
+    if prediction.score is not None and (prediction.score > 0.9999 or prediction.score < 0.0001):
+        doubts.append("the model score is saturated: small changes hardly move it")
+    return tuple(doubts)
+
+
+def _digest(opened: Opened) -> str:
+    digests = [image.digest for image in opened.images.values()]
+    return digests[0] if len(digests) == 1 else " ".join(digests)
+
+
+def _layer(explainer: Explainer, opened: Opened) -> str | None:
+    if not isinstance(explainer, LayerExplainer):
+        return None
+    return opened.model.resolve(explainer.layer, opened.inputs)
+
+
+def _infill_words(explainer: Explainer, probe: Probe) -> str | None:
+    """The fill or baseline a method used, in words; None for methods without one."""
+    fields = [p for p in type(explainer).parameters() if p.name in ("infill", "baseline")]
+    if not fields:
+        return None
+    chosen = getattr(explainer, fields[0].name)
+    if isinstance(chosen, Infill):
+        return chosen.words
+    used = probe.scene.infills[:2] if fields[0].name == "infill" else probe.scene.infills[:1]
+    return " and ".join(dict.fromkeys(fill.words for fill in used))

@@ -1,0 +1,77 @@
+"""The three lines for a notebook: a module and a tensor, no card."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pellucid.core.case import Case
+from pellucid.core.errors import ShapeMismatch
+from pellucid.core.explainer import Explainer
+from pellucid.core.explanation import Explanation
+from pellucid.core.grid import Grid
+from pellucid.core.image import Image
+from pellucid.core.model import Model, OutputSpec
+from pellucid.core.prepare import InputSpec
+from pellucid.core.target import ClassScore, Label, RegionScore, Target
+from pellucid.workbench.explaining import explain_case
+from pellucid.workbench.opening import default_target, open_case
+from pellucid.workbench.registry import make_explainer
+
+
+def explain(
+    module: nn.Module | Model,
+    tensor: Float[Tensor, "batch channel *space"],
+    target: Target | Label | None = None,
+    method: str | Explainer = "GradCAM",
+    seed: int = 0,
+) -> Explanation:
+    """Explain a module's score for one image, with nothing but the module and the tensor.
+
+    Args:
+        module: any torch module, in any mode, on any device; it is left exactly as it was. A ``Model`` says more
+            (labels, which element of a dict output).
+        tensor: (1, channel, height, width) or (1, channel, depth, height, width), as the module takes it.
+        target: index or name of the class, or a Target; None: the predicted class, or the largest structure.
+        method: name, with parameters if need be (``"Occlusion:window=16"``), or an explainer.
+        seed: of everything random.
+
+    Returns:
+        An explanation with ``.numpy()``, ``.plot()``, and a picture in a notebook.
+
+    Raises:
+        PellucidError: with the mend.
+
+    Example:
+        >>> import torch
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 3))
+        >>> explain(net, torch.rand(1, 1, 8, 8), target=2, method="GradCAM").numpy().shape
+        (1, 8, 8)
+    """
+    if tensor.ndim not in (4, 5) or len(tensor) != 1:
+        raise ShapeMismatch(
+            f"expected one image (1, channel, *space) of 2 or 3 spatial axes, got {tuple(tensor.shape)}",
+            "add the batch axis with tensor[None], or explain one item at a time",
+        )
+    model = module if isinstance(module, Model) else _bare_model(module, tensor)
+    image = Image(tensor[0].detach().cpu().float(), Grid.regular(tensor.shape[2:]))
+    opened = open_case(Case("tensor", {model.primary: image}), model, seed)
+    chosen = target if isinstance(target, Target) else _target(target, model)
+    explainer = make_explainer(method) if isinstance(method, str) else method
+    return explain_case(opened, [chosen or default_target(opened)], [explainer]).explanations[0]
+
+
+def _bare_model(module: nn.Module, tensor: Tensor) -> Model:
+    """A Model of a bare module; whether it classifies or segments is seen from its output."""
+    spec = InputSpec(rank=tensor.ndim - 2, channels=tensor.shape[1], order="rgb" if tensor.shape[1] == 3 else "gray")
+    model = Model(module, (spec,))
+    with model.held(), torch.no_grad():
+        output = model({spec.name: tensor.to(model.device)})
+    task = "classification" if output.ndim == 2 else "segmentation"
+    activation = "sigmoid" if output.shape[1] == 1 else "softmax"
+    return Model(module, (spec,), OutputSpec(task=task, activation=activation))
+
+
+def _target(label: Label | None, model: Model) -> Target | None:
+    if label is None:
+        return None
+    return RegionScore(label) if model.output.task == "segmentation" else ClassScore(label)

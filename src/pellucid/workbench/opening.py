@@ -1,0 +1,148 @@
+"""A case made ready for a model: network inputs, the way back, and what may replace a hidden part."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from pellucid.core.case import Case
+from pellucid.core.errors import BadRegion, InputError, ShapeMismatch, UnknownName
+from pellucid.core.image import Image, Modality
+from pellucid.core.infill import Infill
+from pellucid.core.model import Model
+from pellucid.core.prepare import Prepared, prepare
+from pellucid.core.probe import Scene
+from pellucid.core.target import ClassScore, Label, Margin, RegionScore, Target
+from pellucid.guide.modality import modality_guide
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A case on a model's grid.
+
+    Args:
+        case: as read.
+        model: that will see it.
+        prepared: by input.
+        scene: grids, regions on the network's grid, fills, seed.
+    """
+
+    case: Case
+    model: Model
+    prepared: Mapping[str, Prepared]
+    scene: Scene
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """A batch of one."""
+        return {name: p.tensor[None] for name, p in self.prepared.items()}
+
+    @property
+    def image(self) -> Image:
+        """The primary image."""
+        return self.images[self.model.primary]
+
+    @property
+    def images(self) -> Mapping[str, Image]:
+        """The case's images under the model's input names."""
+        return _matched(self.case, self.model)
+
+
+def open_case(case: Case, model: Model, seed: int = 0, infills: tuple[Infill, ...] | None = None) -> Opened:
+    """Prepare a case for a model.
+
+    Args:
+        case: with one image per input of the model (a single image serves a model with one input).
+        model: to be explained.
+        seed: of everything random.
+        infills: what hidden voxels show; None: the defaults of the modality.
+
+    Raises:
+        InputError: an image that does not fit the model's input, or a region that vanishes on its grid.
+    """
+    images = _matched(case, model)
+    prepared = {spec.name: prepare(images[spec.name], spec) for spec in model.inputs}
+    primary = prepared[model.primary]
+    regions: dict[str, Tensor] = {}
+    for name, region in case.regions.items():
+        mask = region.on(primary.grid)
+        if not bool(mask.any()):
+            raise BadRegion(
+                f"region {name!r} of case {case.name} has no voxel where the network looks",
+                "check that mask and image show the same field",
+            )
+        regions[name] = mask
+    fills = infills or modality_guide(images[model.primary].modality).infills
+    if len(fills) == 1:
+        fills = (fills[0], fills[0])
+    scene = Scene(
+        grids={name: p.grid for name, p in prepared.items()},
+        regions=regions,
+        infills=fills,
+        affine={name: (p.shift, p.scale) for name, p in prepared.items()},
+        seed=seed,
+    )
+    return Opened(case, model, prepared, scene)
+
+
+def assume_modality(case: Case, modality: Modality) -> tuple[Case, tuple[str, ...]]:
+    """Give images of unknown modality the model's, and say so."""
+    unknown = [name for name, image in case.images.items() if image.modality is Modality.UNKNOWN]
+    if not unknown or modality is Modality.UNKNOWN:
+        return case, ()
+    images = {n: replace(i, modality=modality) if n in unknown else i for n, i in case.images.items()}
+    return replace(case, images=images), (f"modality not stated in the file; taken from the model card: {modality}",)
+
+
+def parse_target(text: str | None, model: Model) -> Target | None:
+    """Read ``LABEL``, ``LABEL>OTHER`` (margin) or ``LABEL@REGION`` (segmentation score in a region of the case).
+
+    None: for a classifier the predicted class (for a single logit its positive class); for a segmentation None again,
+    because it depends on the output: see ``default_target``.
+    """
+    if text is None:
+        return ClassScore() if model.output.task != "segmentation" else None
+    first, over, other = text.partition(">")
+    if over:
+        return Margin(first.strip(), other.strip())
+    label, _, region = text.partition("@")
+    if model.output.task == "segmentation":
+        return RegionScore(label.strip(), region.strip() or None)
+    if region:
+        raise InputError(f"{text!r} asks for a region score of a classifier", "leave out the part after @")
+    return ClassScore(label.strip())
+
+
+def default_target(opened: Opened) -> Target:
+    """The target when nobody names one: for a segmentation the largest predicted structure that is not background."""
+    model = opened.model
+    if model.output.task != "segmentation":
+        return ClassScore()
+    with model.held(), torch.no_grad():
+        output = model({k: v.to(model.device) for k, v in opened.inputs.items()})
+    label: Label
+    if output.shape[1] == 1:
+        label = 0
+    else:
+        counts = torch.bincount(output.argmax(1).flatten(), minlength=output.shape[1])
+        counts[0] = 0
+        label = int(counts.argmax())
+        if not int(counts[label]):
+            raise BadRegion("the model predicts background everywhere", "give --target LABEL@REGION with a region")
+    return RegionScore(label)
+
+
+def _matched(case: Case, model: Model) -> Mapping[str, Image]:
+    names = [s.name for s in model.inputs if s.rank]
+    if len(names) == 1 and len(case.images) == 1:
+        return {names[0]: next(iter(case.images.values()))}
+    missing = [n for n in names if n not in case.images]
+    if missing:
+        raise UnknownName(
+            f"case {case.name} lacks the images {missing} that the model takes", f"it has: {', '.join(case.images)}"
+        )
+    shapes = {case.images[n].grid.rank for n in names}
+    if len(shapes) > 1:
+        raise ShapeMismatch(f"the images of case {case.name} have ranks {sorted(shapes)}", "give images of one rank")
+    return {n: case.images[n] for n in names}

@@ -1,0 +1,96 @@
+"""Every method and metric there is, and how to make one from text."""
+
+import importlib
+import pkgutil
+import types
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Literal, get_args, get_origin
+
+from pellucid.core.card import Declared
+from pellucid.core.card import find_declared as _find
+from pellucid.core.errors import BadOption
+from pellucid.core.explainer import Explainer
+from pellucid.core.infill import Infill, parse_infill
+from pellucid.core.metric import Metric
+
+
+@cache
+def load_all() -> None:
+    """Import every module that declares methods or metrics: ours, and those of installed packages.
+
+    Other packages announce theirs by the entry points ``pellucid.explainers`` and ``pellucid.metrics``.
+    """
+    for name in ("pellucid.explain", "pellucid.metrics"):  # by name: the face hides the room behind a function
+        package = importlib.import_module(name)
+        for module in pkgutil.walk_packages(package.__path__, f"{name}."):
+            importlib.import_module(module.name)
+    for group in ("pellucid.explainers", "pellucid.metrics"):
+        for point in entry_points(group=group):
+            point.load()
+
+
+def explainers() -> dict[str, type[Explainer]]:
+    """Every explanation method by name, sorted."""
+    load_all()
+    return dict(sorted(Explainer.registry.items()))
+
+
+def metrics() -> dict[str, type[Metric]]:
+    """Every metric by name, sorted."""
+    load_all()
+    return dict(sorted(Metric.registry.items()))
+
+
+def make_explainer(text: str) -> Explainer:
+    """An explainer from ``Occlusion`` or ``Occlusion:window=16,stride=8``.
+
+    Raises:
+        UnknownName: no such method.
+        BadOption: no such parameter, or a value of the wrong type.
+
+    Example:
+        >>> make_explainer("occlusion:window=16")
+        Occlusion(window=16.0, stride=None, infill=None)
+    """
+    load_all()
+    return _make(Explainer, text)
+
+
+def make_metric(text: str) -> Metric:
+    """A metric from ``Dice`` or ``Dice:threshold=otsu``; errors as ``make_explainer``."""
+    load_all()
+    return _make(Metric, text)
+
+
+def _make(base: type[Declared], text: str) -> object:
+    name, _, rest = text.partition(":")
+    declared = _find(base, name.strip())
+    known = {p.name: p for p in declared.parameters()}
+    chosen: dict[str, object] = {}
+    for part in filter(None, (p.strip() for p in rest.split(","))):
+        key, found, value = part.partition("=")
+        if not found or key not in known:
+            raise BadOption(
+                f"{declared.__name__} has no parameter {part!r}",
+                f"parameters: {', '.join(known) or 'none'}; write NAME:parameter=value,...",
+            )
+        chosen[key] = _parse(key, value, known[key].type)
+    return declared(**chosen)
+
+
+def _parse(key: str, text: str, kind: object) -> object:
+    options = get_args(kind) if get_origin(kind) in (types.UnionType,) else (kind,)
+    if type(None) in options and text.lower() == "none":
+        return None
+    for option in options:
+        if option is Infill:
+            return parse_infill(text)
+        if get_origin(option) is Literal or option is str:
+            return text
+        if option in (int, float):
+            try:
+                return option(text)
+            except ValueError as error:
+                raise BadOption(f"{key} must be {option.__name__}, got {text!r}", "correct the value") from error
+    raise BadOption(f"{key} cannot be given as text", "set it from Python")
