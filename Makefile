@@ -1,0 +1,59 @@
+# The whole interface for a developer. Every target sets up what it needs in .venv, and does nothing twice.
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+INSTALL := $(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+USER := $(VENV)/.installed
+DEVELOPER := $(VENV)/.installed-developer
+OUT ?= out
+JOBS ?= 2
+
+# One thread for each test process: more only get into each other's way.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test check integration bench docs clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(PYTHON):
+	python3 -m venv $(VENV)
+
+$(USER): pyproject.toml constraints.txt | $(PYTHON)
+	$(INSTALL) -e .
+	@touch $@
+
+$(DEVELOPER): $(USER)
+	$(INSTALL) -e '.[test,docs,train,dicom,onnx,monai]'
+	@touch $@
+
+demo: $(USER) ## explain and score real cases; open out/demo/index.html
+	$(VENV)/bin/pellucid demo --out $(OUT)/demo
+
+test: $(DEVELOPER) ## all tests that need no server, browser or environment of their own
+	$(ONE_THREAD) $(PYTHON) -m pytest -m "not integration" -n $(JOBS) --dist worksteal
+
+check: $(DEVELOPER) ## format, lint, types, floors, spelling, and the rules of the house
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/pyright
+	$(VENV)/bin/lint-imports --no-cache
+	$(VENV)/bin/codespell
+	$(ONE_THREAD) $(PYTHON) -m pytest tests/house
+
+integration: $(DEVELOPER) ## tests with servers, a browser and installed peers
+	.ci/chromium
+	$(ONE_THREAD) $(PYTHON) -m pytest -m integration
+
+bench: $(DEVELOPER) ## run every benchmark and print its JSON
+	@$(PYTHON) benchmarks/run.py
+
+docs: $(DEVELOPER) ## build the documentation, warnings as errors
+	$(ONE_THREAD) $(PYTHON) -m sphinx -W --keep-going -q -b html docs $(OUT)/docs
+	@echo "$(OUT)/docs/index.html"
+
+clean: ## remove what the targets made, except the environment
+	rm -rf $(OUT)/docs docs/generated docs/gallery docs/_build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
