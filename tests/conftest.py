@@ -1,8 +1,12 @@
 """Shared by all tests: real data beside the project, and shapes checked at run time."""
 
+import importlib.util
 import os
 import warnings
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from jaxtyping import install_import_hook
@@ -12,6 +16,23 @@ with warnings.catch_warnings():
     install_import_hook("pellucid.core", "beartype.beartype")
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+REFERENCE = Path(__file__).resolve().parent / "reference"
+
+
+@cache
+def _second(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"reference_{name}", REFERENCE / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def reference() -> Callable[[str], ModuleType]:
+    """The second implementation of a method or metric, or the networks to compare on, by file name."""
+    return _second
 
 
 @pytest.fixture(scope="session")
