@@ -161,7 +161,14 @@ class MetricCard:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One hyperparameter of a declared class."""
+    """One hyperparameter of a declared class.
+
+    Args:
+        name: of the field.
+        type: as annotated.
+        default: value that is used when none is given.
+        help: one sentence with the unit.
+    """
 
     name: str
     type: object

@@ -24,6 +24,11 @@ class Region:
 
     Raises:
         BadRegion: the mask is empty or of another shape than its grid.
+
+    Example:
+        >>> drawn = Region(torch.eye(4) > 0, Grid.regular((4, 4)), source="drawn")
+        >>> int(drawn.on(Grid.regular((4, 4)).resized((2, 2))).sum())
+        2
     """
 
     mask: Bool[Tensor, "*space"]
@@ -59,6 +64,12 @@ class Case:
         label: the reference label, where known.
         group: site or scanner, for strata.
         notes: sentences every picture of the case must carry (``PLANTED ...``).
+
+    Example:
+        >>> film = Image(torch.zeros(1, 8, 8), Grid.regular((8, 8)))
+        >>> Case("case-7", {"image": film}, label="normal").region("nodule")
+        Traceback (most recent call last):
+        pellucid.core.errors.UnknownName: case case-7 has no region 'nodule'. regions: none.
     """
 
     name: str

@@ -37,6 +37,12 @@ class Attribution(Answer):
         signed: whether negative values mean evidence against.
         collapse: how channels become one picture: ``sum`` of contributions, ``max`` of magnitudes.
         cell: edge of the smallest region the map can speak of, in voxels of the primary input, per axis.
+
+    Example:
+        >>> import torch
+        >>> Attribution({"image": torch.ones(1, 3, 2, 2)}, "logit", signed=True).collapsed()
+        tensor([[[3., 3.],
+                 [3., 3.]]])
     """
 
     maps: Mapping[str, Tensor]
@@ -189,6 +195,13 @@ class Explanation:
         prepared: the way back to the image.
         reference: fixed display scale and null, where the model has them for this method.
         view: draws it.
+
+    Example:
+        >>> import pellucid, torch
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2))
+        >>> explanation = pellucid.explain(net, torch.rand(1, 1, 4, 4), target=1, method="Saliency")
+        >>> explanation.numpy().shape, explanation.attribution.unit, explanation.provenance.method
+        ((1, 4, 4), 'logit per network unit', 'Saliency')
     """
 
     answer: Answer

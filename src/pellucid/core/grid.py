@@ -39,6 +39,13 @@ class Grid:
     Raises:
         ShapeMismatch: not 2 or 3 axes, or an empty one.
         BadOption: an affine that is singular or not finite.
+
+    Example:
+        >>> scan = Grid.regular((40, 512, 512), spacing=(5.0, 0.5, 0.5))
+        >>> scan.unit, scan.voxels(10.0)
+        ('mm', (2.0, 20.0, 20.0))
+        >>> Grid.regular((512, 512)).unit
+        'px'
     """
 
     shape: tuple[int, ...]
@@ -70,7 +77,14 @@ class Grid:
         calibration: Calibration | None = None,
         letters: tuple[str, ...] | None = None,
     ) -> "Grid":
-        """A grid along the world axes with its first voxel at the origin; without spacing, in pixels."""
+        """A grid along the world axes with its first voxel at the origin; without spacing, in pixels.
+
+        Args:
+            shape: voxels along each axis.
+            spacing: mm between voxel centers along each axis.
+            calibration: what a length means; None: patient with a spacing, none without.
+            letters: toward which each axis grows, for a projection image.
+        """
         steps = [float(s) for s in spacing] if spacing is not None else [1.0] * len(shape)
         if len(steps) != len(shape) or min(steps) <= 0 or not np.isfinite(steps).all():
             raise BadOption(

@@ -45,6 +45,11 @@ class Image:
     Raises:
         ShapeMismatch: data and grid disagree.
         NonFinite: NaN or infinity among the voxels.
+
+    Example:
+        >>> film = Image(torch.zeros(1, 64, 48), Grid.regular((64, 48)), Modality.XRAY)
+        >>> film.cropped((0, 8), (64, 32)).grid.shape
+        (64, 32)
     """
 
     data: Float[Tensor, "channel *space"]

@@ -153,7 +153,14 @@ class LocalMedian(Infill):
 def filled(
     infill: Infill, inputs: Mapping[str, Tensor], spacing: Mapping[str, Sequence[float]], affine: Mapping[str, Affine]
 ) -> dict[str, Tensor]:
-    """The fill of every input; a vector input (no spatial axes) gets zeros."""
+    """The fill of every input; a vector input (no spatial axes) gets zeros.
+
+    Args:
+        infill: what hidden voxels show.
+        inputs: by name, "batch channel *space".
+        spacing: by name, of the voxels.
+        affine: by name, see ``Infill``; missing where it is not known.
+    """
     return {
         name: infill(x, spacing[name], affine.get(name))
         if x.ndim > 2 and x.is_floating_point()

@@ -89,6 +89,12 @@ class Watch:
     """Hooks that keep (and may edit) the outputs of named layers during one forward.
 
     A hook returns a clone: an in-place layer behind the watched one would silently change what was kept.
+
+    Args:
+        module: that will be run.
+        keep: names of layers whose outputs are kept.
+        edits: function of a layer's output, by name.
+        leaf: whether a kept output without a graph begins one (a frozen prefix).
     """
 
     def __init__(self, module: nn.Module, keep: tuple[str, ...], edits: Mapping[str, Edit], leaf: bool) -> None:

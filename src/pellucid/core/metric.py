@@ -26,6 +26,10 @@ class Score:
         reasons: why an item is undefined; empty where it is defined.
         settings: hyperparameters.
         detail: curves and by-products, JSON types.
+
+    Example:
+        >>> Score("IoU", torch.tensor([0.5, torch.nan]), ("", "no expert region")).reasons[1]
+        'no expert region'
     """
 
     metric: str

@@ -53,6 +53,10 @@ class OutputSpec:
         unit: of the head: ``logit``, ``probability`` or that of the measured value.
         head: what to take from a tuple, list or dict output; None: the output itself.
         operating_point: by label, the head value from which the model says yes.
+
+    Example:
+        >>> OutputSpec(labels=("no", "yes"), activation="sigmoid").scores(torch.zeros(1, 1))
+        tensor([[0.5000, 0.5000]])
     """
 
     task: Task = "classification"
@@ -99,6 +103,11 @@ class Model:
         can: abilities.
         layer: default layer for methods that need one; None: found by a trace.
         call: inputs are passed ``positional``, ``keyword`` or as one ``dict``.
+
+    Example:
+        >>> model = Model(nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+        >>> model.resolve(None, {"image": torch.zeros(1, 1, 8, 8)})
+        '0'
     """
 
     module: nn.Module

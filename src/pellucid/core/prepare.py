@@ -39,6 +39,12 @@ class InputSpec:
         mean: subtracted last, per channel.
         std: divided by last, per channel.
         pad: what lies beyond the image: a value in network units, or ``edge``.
+
+    Example:
+        >>> lung = InputSpec(rank=3, spacing=(1.0, 1.0, 1.0), window=(-1350, 150), scale="unit", multiple=16)
+        >>> scan = Image(torch.full((1, 20, 64, 64), -600.0), Grid.regular((20, 64, 64), (2.0, 0.7, 0.7)))
+        >>> prepare(scan, lung).tensor.shape
+        torch.Size([1, 48, 48, 48])
     """
 
     name: str = "image"

@@ -94,6 +94,13 @@ class Probe:
 
     Raises:
         CannotDo: the model lacks an ability that is asked for.
+
+    Example:
+        >>> from pellucid.core.target import ClassScore
+        >>> model = Model(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)))
+        >>> probe = Probe(model, torch.rand(1, 1, 4, 4), [ClassScore(0), ClassScore(2)], [(Ask.INPUT_GRADIENT, None)])
+        >>> probe.at(1).input_gradient["image"].shape, probe.spent.shared
+        (torch.Size([1, 1, 4, 4]), Cost(forwards=1, backwards=2))
     """
 
     def __init__(
