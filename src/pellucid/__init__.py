@@ -7,6 +7,7 @@ Example:
     (1, 8, 8)
 """
 
+import pellucid.explain  # noqa: F401 -- the room first: loaded later, its name would hide the function below
 from pellucid.core.case import Case, Region
 from pellucid.core.errors import PellucidError
 from pellucid.core.explainer import Explainer
