@@ -76,7 +76,7 @@ class Stream:
         waiting: list[Tensor] = []
         source = iter(keeps)
         while True:
-            waiting.extend(islice(source, self.chunk - len(waiting)))
+            waiting.extend(islice(source, max(0, self.chunk - len(waiting))))
             if not waiting:
                 return
             try:
