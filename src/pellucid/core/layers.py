@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -98,29 +99,46 @@ class Watch:
     """
 
     def __init__(self, module: nn.Module, keep: tuple[str, ...], edits: Mapping[str, Edit], leaf: bool) -> None:
-        self.kept: dict[str, Tensor] = {}
+        self._kept: dict[str, list[Tensor]] = {}
         self._module, self._keep, self._edits, self._leaf = module, keep, edits, leaf
         self._handles: list[RemovableHandle] = []
+        self._rounds, self._calls = 0, dict[str, int]()
 
     def __enter__(self) -> "Watch":
         names = {name: LayerName.parse(name) for name in (*self._keep, *self._edits)}
-        for path in dict.fromkeys(n.path for n in names.values()):
+        layers = {name.path: self._module.get_submodule(name.path) for name in names.values()}
+        if layers:
+            self._handles.append(self._module.register_forward_pre_hook(self._begin))
+        for path, layer in layers.items():
             here = {text: name for text, name in names.items() if name.path == path}
-            self._handles.append(self._module.get_submodule(path).register_forward_hook(self._hook(here)))
+            self._handles.append(layer.register_forward_hook(self._hook(path, here)))
         return self
+
+    @property
+    def kept(self) -> Mapping[str, list[Tensor]]:
+        """By layer, its output in each run of the module (a fixed batch size takes several).
+
+        Raises:
+            UnknownLayer: the module did not call a layer for this input.
+        """
+        silent = [name for name in self._keep if len(self._kept.get(name, ())) != self._rounds]
+        if silent:
+            raise UnknownLayer(f"the module does not call {silent[0]!r} for this input", "choose another layer")
+        return self._kept
+
+    def _begin(self, _module: nn.Module, _args: object) -> None:
+        self._rounds += 1
+        self._calls.clear()
 
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
 
-    def _hook(self, names: Mapping[str, LayerName]) -> Callable[[nn.Module, Any, Any], Any]:
-        calls = 0
-
+    def _hook(self, path: str, names: Mapping[str, LayerName]) -> Callable[[nn.Module, Any, Any], Any]:
         def hook(_layer: nn.Module, _args: object, output: Any) -> Any:
-            nonlocal calls
-            calls += 1
+            self._calls[path] = self._calls.get(path, 0) + 1
             for text, name in names.items():
-                if name.call in (None, calls):
+                if name.call in (None, self._calls[path]):
                     output = self._pass(text, name.element, output)
             return output
 
@@ -138,10 +156,21 @@ class Watch:
         if text in self._keep:
             if self._leaf and not tensor.requires_grad and tensor.is_floating_point():
                 tensor = tensor.detach().requires_grad_()  # a frozen prefix: the graph begins here
-            self.kept[text] = tensor
+            earlier = self._kept.setdefault(text, [])[: self._rounds - 1]
+            self._kept[text] = [*earlier, tensor]
             tensor = tensor.clone()
         if element is None:
             return tensor
         parts = list(output)
         parts[element] = tensor
-        return type(output)(parts) if isinstance(output, list) else tuple(parts)
+        if isinstance(output, list):
+            return parts
+        return getattr(type(output), "_make", tuple)(parts)  # a named tuple stays one
+
+
+def joined(parts: list[Tensor], items: int, size: int | None) -> Tensor:
+    """A layer's output over the runs of one evaluation, without the rows that filled up a fixed batch ``size``."""
+    if size is None:
+        return parts[-1]
+    rows = torch.cat(parts)
+    return rows[: len(rows) * items // (len(parts) * size)]

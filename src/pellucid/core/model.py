@@ -18,6 +18,7 @@ from pellucid.core.layers import LayerName, LayerShape, trace
 from pellucid.core.prepare import InputSpec
 
 Inputs = Mapping[str, Tensor]
+_FORMATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,11 @@ class Model:
         first = next(iter(self.module.parameters()), None)
         return first.device if first is not None else torch.device("cpu")
 
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Number format of the parameters, which inputs are cast to; None without parameters to go by."""
+        return next((p.dtype for p in self.module.parameters() if p.dtype in _FORMATS), None)
+
     def __call__(self, inputs: Inputs) -> Tensor:
         """The head's output; a fixed batch size is met by cutting and padding."""
         missing = [s.name for s in self.inputs if s.name not in inputs]
@@ -168,7 +174,9 @@ class Model:
         return torch.cat(parts)
 
     def _invoke(self, inputs: Inputs) -> Any:
+        dtype = self.dtype
         ordered = {s.name: inputs[s.name] for s in self.inputs}
+        ordered = {k: v.to(dtype) if v.is_floating_point() else v for k, v in ordered.items()}
         if self.call == "dict":
             return self.module(ordered)
         return self.module(**ordered) if self.call == "keyword" else self.module(*ordered.values())
@@ -237,6 +245,19 @@ class Model:
             )
         return layer
 
+    def check_edit(self, layer: str, inputs: Inputs) -> None:
+        """Refuse the name of a layer to be edited that no call would match: the edit would do nothing in silence.
+
+        Raises:
+            UnknownLayer: no such layer, call or element.
+        """
+        wanted = LayerName.parse(layer)
+        known = [LayerName.parse(s.name) for s in self.layers(inputs)]
+        calls = [n for n in known if n.path == wanted.path and n.element == wanted.element]
+        if not any(wanted.call in (None, n.call or 1) for n in calls):
+            listing = ", ".join(s.name for s in self.layers(inputs))
+            raise UnknownLayer(f"layer {layer!r} is not in the model", f"layers: {listing}. Pass one of these")
+
     def activation_bytes(self, inputs: Inputs) -> int:
         """Bytes of all layer outputs for one item: what a batch costs in memory, roughly."""
         if not self.can.hooks:
@@ -246,9 +267,10 @@ class Model:
     @contextmanager
     def held(self) -> Generator[None, None, None]:
         """Run in evaluation mode and give back training flags and random state as they were, also after an error."""
-        flags = [(m, m.training) for m in self.module.modules()]
         cuda = [self.device] if self.device.type == "cuda" else []
-        with self._lock, torch.random.fork_rng(devices=cuda):
+        # inference_mode(False): a caller may be inside inference_mode, where no gradient can be taken
+        with self._lock, torch.random.fork_rng(devices=cuda), torch.inference_mode(False):
+            flags = [(m, m.training) for m in self.module.modules()]  # under the lock, or another thread's are read
             try:
                 for m, _ in flags:
                     m.training = False  # not eval(): a module may override train() with a change of its own

@@ -1,6 +1,7 @@
 """One model, one batch, one or more targets: every evaluation is made here, counted here and kept here."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -13,11 +14,12 @@ from pellucid.core.card import GRADIENTS, Ask, Cost
 from pellucid.core.errors import BadOption, CannotDo, NonFinite, ShapeMismatch
 from pellucid.core.grid import Grid
 from pellucid.core.infill import Constant, Infill, ItemMean
-from pellucid.core.layers import Edit, Watch
+from pellucid.core.layers import Edit, Watch, joined
 from pellucid.core.model import Inputs, Model
 from pellucid.core.target import BoundTarget, Target
 
 Need = tuple[Ask, str | None]
+_Key = tuple[str, str]  # "input" or "layer", and its name
 Rules = Mapping[Callable[..., Any], Callable[..., Any]]
 
 
@@ -199,7 +201,7 @@ class Probe:
         if "pass" not in self._kept:
             asks = frozenset(a for a, _ in self._needs)
             layers = tuple(sorted({name for _, name in self._needs if name}))
-            self._kept["pass"] = self._evaluate(self.inputs, asks, layers, {}, None, False)
+            self._kept["pass"] = self._evaluate(self.inputs, asks, layers, {}, None, False, range(len(self.targets)))
             self.spent.shared += Cost(self.batch, self.batch * len(self.targets) * int(bool(asks & GRADIENTS)))
         return self._kept["pass"]
 
@@ -216,17 +218,21 @@ class Probe:
     ) -> Pass:
         """Evaluate at ``x`` (None: the unperturbed input), optionally with layers edited and operations replaced.
 
+        Gradients are those of the target aimed at; the others hold none.
+
         Args:
             x: as many items as the batch, or a multiple of it (versions of the batch, batch innermost).
             want: what the Pass must hold besides output and score.
             layers: read.
-            edits: function of a layer's output, by layer.
-            rules: replacement by torch function.
-            graph: keep the autograd graph of output and score.
+            edits: function of a layer's output, by layer; ``relu`` edits every call of it, ``relu#2`` the second.
+            rules: replacement by torch function, each spelling apart: ``nn.ReLU`` calls ``F.relu``, not ``torch.relu``.
+            graph: keep the autograd graph of output and score, back to an ``x`` that has one.
         """
         self._bound()
         names = tuple(self.model.resolve(name, self.inputs) for name in layers)
-        done = self._evaluate(x or self.inputs, want, names, edits or {}, rules, graph)
+        for name in edits or {}:
+            self.model.check_edit(name, self.inputs)
+        done = self._evaluate(x or self.inputs, want, names, edits or {}, rules, graph, (self.aim,))
         items = len(done.output)
         self.spent.own += Cost(items, items * int(bool(want & GRADIENTS)))
         return done
@@ -249,34 +255,38 @@ class Probe:
         edits: Mapping[str, Edit],
         rules: Rules | None,
         graph: bool,
+        aims: Sequence[int],
     ) -> Pass:
         model, backward = self.model, bool(want & GRADIENTS)
         _check_abilities(model, backward, bool(layers), bool(edits), rules is not None)
-        to_input = Ask.INPUT_GRADIENT in want
+        to_input, to_layer = Ask.INPUT_GRADIENT in want, Ask.LAYER_GRADIENT in want
         with model.held(), torch.set_grad_enabled(backward or graph):
-            leaves = {k: v.detach().requires_grad_(to_input and v.is_floating_point()) for k, v in x.items()}
-            watch = Watch(model.module, layers, edits, leaf=Ask.LAYER_GRADIENT in want)
+            leaves = {k: _leaf(v, to_input, graph) for k, v in x.items()}
+            watch = Watch(model.module, layers, edits, leaf=to_layer)
             cast = torch.autocast(model.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
-            with watch, cast, _Replaced(rules or {}):
+            with watch, cast, _Replaced(rules) if rules else nullcontext():
                 # a clone: a module may change its input in place
-                output = model({k: v.clone() for k, v in (x if graph else leaves).items()})
+                output = model({k: v.clone() for k, v in leaves.items()})
             bound = self._bind(output)
-            aims = range(len(bound)) if x is self.inputs else (self.aim,)
-            scores = tuple(bound[i](output) for i in range(len(bound)))
+            scores = tuple(b(output) for b in bound)
             for i in aims:
                 _check_finite(scores[i], bound[i].name)
-            wrt = {**({k: v for k, v in leaves.items() if v.requires_grad} if to_input else {})}
-            inner = {n: watch.kept[n] for n in layers} if Ask.LAYER_GRADIENT in want else {}
-            grads = (
-                _gradients(scores, aims, {**wrt, **{f"\0{n}": t for n, t in inner.items()}}, graph) if backward else {}
-            )
+            wrt: dict[_Key, list[Tensor]] = {("layer", n): watch.kept[n] for n in layers if to_layer}
+            wrt |= {("input", k): [v] for k, v in leaves.items() if to_input and v.requires_grad}
+            last = None if graph else aims[-1]
+            grads = {i: _gradient(scores[i], bound[i].name, wrt, graph, i != last) for i in aims} if backward else {}
         keep: Callable[[Tensor], Tensor] = (lambda t: t) if graph else (lambda t: t.detach())
+        kept = {n: joined(parts, len(output), model.can.batch) for n, parts in watch.kept.items()}
+        given = [grads.get(i, {}) for i in range(len(bound))]
         return Pass(
             output=keep(output),
             score=tuple(keep(s) for s in scores),
-            input_gradient=tuple({k: g[k] for k in wrt} for g in _filled(grads, len(bound))),
-            activation={n: keep(t) for n, t in watch.kept.items()},
-            layer_gradient=tuple({n: g[f"\0{n}"] for n in inner if f"\0{n}" in g} for g in _filled(grads, len(bound))),
+            input_gradient=tuple({k: g[0] for (kind, k), g in each.items() if kind == "input"} for each in given),
+            activation={n: keep(t) for n, t in kept.items()},
+            layer_gradient=tuple(
+                {n: joined(g, len(output), model.can.batch) for (kind, n), g in each.items() if kind == "layer"}
+                for each in given
+            ),
         )
 
     def _bind(self, output: Tensor) -> tuple[BoundTarget, ...]:
@@ -288,31 +298,39 @@ class Probe:
         return self._kept["bound"]
 
 
-def _filled(grads: Mapping[int, Mapping[str, Tensor]], count: int) -> list[Mapping[str, Tensor]]:
-    return [grads.get(i, {}) for i in range(count)]
+def _leaf(x: Tensor, wanted: bool, graph: bool) -> Tensor:
+    """The tensor that the gradient is taken to; never the caller's own, unless its graph is to be kept."""
+    x = x.clone() if x.is_inference() else x  # autograd refuses what was made under torch.inference_mode
+    return x if graph and x.requires_grad else x.detach().requires_grad_(wanted and x.is_floating_point())
 
 
-def _gradients(
-    scores: tuple[Tensor, ...], aims: Iterable[int], wrt: Mapping[str, Tensor], graph: bool
-) -> dict[int, dict[str, Tensor]]:
-    """One backward for each aimed target, to exactly the tensors asked for."""
-    aims, tensors = list(aims), list(wrt.values())
-    found: dict[int, dict[str, Tensor]] = {}
-    for i in aims:
-        if not scores[i].requires_grad:
-            found[i] = {k: torch.zeros_like(t) for k, t in wrt.items()}
-            continue
-        given = torch.autograd.grad(
-            scores[i].sum(), tensors, retain_graph=graph or i != aims[-1], create_graph=graph, allow_unused=True
+def _gradient(
+    score: Tensor, name: str, wrt: Mapping[_Key, list[Tensor]], graph: bool, retain: bool
+) -> dict[_Key, list[Tensor]]:
+    """One backward, to exactly the tensors asked for; ``retain`` leaves the graph for the targets that follow."""
+    tensors = [t for parts in wrt.values() for t in parts]
+    if not tensors or not score.requires_grad:
+        raise CannotDo(
+            f"the score of {name!r} has no gradient: the inputs are integers, or the module cuts its graph",
+            "remove torch.no_grad, .detach() or argmax from its forward, or use a perturbation method (Occlusion)",
         )
-        grads = cast(tuple[Tensor | None, ...], given)  # torch's own types forget what allow_unused may give
-        # an input or layer that the score does not depend on has gradient zero
-        found[i] = {k: torch.zeros_like(t) if g is None else g for (k, t), g in zip(wrt.items(), grads, strict=True)}
-    return found
+    given = torch.autograd.grad(score.sum(), tensors, retain_graph=retain, create_graph=graph, allow_unused=True)
+    found = iter(cast(tuple[Tensor | None, ...], given))  # torch's own types forget what allow_unused may give
+    return {key: [_or_zero(next(found), t) for t in parts] for key, parts in wrt.items()}
+
+
+def _or_zero(gradient: Tensor | None, like: Tensor) -> Tensor:
+    """An input or layer that the score does not depend on has gradient zero."""
+    return torch.zeros_like(like) if gradient is None else gradient
 
 
 def _check_abilities(model: Model, gradient: bool, layers: bool, edits: bool, rules: bool) -> None:
     can = model.can
+    if gradient and any(t.is_inference() for t in (*model.module.parameters(), *model.module.buffers())):
+        raise CannotDo(
+            "the model was made under torch.inference_mode, which forbids gradients for good",
+            "make it outside inference_mode, or use a perturbation method (Occlusion)",
+        )
     wanted = {"gradient": gradient, "hooks": layers, "edits": edits, "rules": rules}
     has = {"gradient": can.gradient, "hooks": can.hooks, "edits": can.edits, "rules": can.rules}
     for ability, needed in wanted.items():
@@ -344,3 +362,8 @@ def _check_inputs(model: Model, inputs: Inputs) -> None:
                 f"the model's input {spec.name!r} expects ({axes}), got {shape}",
                 "put batch and channel first and match the channel count",
             )
+    counts = {name: len(x) for name, x in inputs.items()}
+    if len(set(counts.values())) > 1 or not all(counts.values()):
+        raise ShapeMismatch(
+            f"expected as many items in every input, at least one, got {counts}", "match the batch axis"
+        )
