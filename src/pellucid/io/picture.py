@@ -1,0 +1,148 @@
+"""PNG, JPEG and TIFF as images in [0, 1], with nothing lost and nothing guessed."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from numpy.typing import NDArray
+from PIL import ImageOps
+
+from pellucid.core.errors import BadOption, UnreadableImage
+from pellucid.core.grid import Grid
+from pellucid.core.image import Image, Modality
+from pellucid.io.formats import Format
+from pellucid.io.guard import check_values, reading
+from pellucid.io.tiff import Page, open_page
+
+_AGAIN = "copy or export the picture again"
+_HEADER_BYTES = 26  # a PNG signature and header, up to the color type
+
+
+def read_picture(path: Path, kind: Format, modality: Modality | None = None, index: int | None = None) -> Image:
+    """A photograph or exported picture, in pixels and without any direction in the patient.
+
+    Unsigned integers become [0, 1] by their bit depth; floating point and signed values stay as they are. A palette
+    is expanded, the EXIF orientation applied, gray stays one channel, and the resolution tags are not believed.
+
+    Args:
+        path: of the file.
+        kind: as ``image_format`` found it.
+        modality: what made the image, where known.
+        index: page of a TIFF with several, from 0.
+
+    Raises:
+        UnreadableImage: truncated, too large, transparent, or with other channels than gray or RGB.
+        BadOption: several pages and no index, or an index that does not exist.
+    """
+    with reading(f"a complete {kind}", _AGAIN):
+        page = open_page(path, index) if kind is Format.TIFF else _only(kind, index)
+        if isinstance(page, int):
+            page = _decode(path, kind, page)
+        channels = _opaque(page.values, page.scale)
+        data = torch.from_numpy(np.ascontiguousarray(np.moveaxis(channels, -1, 0), dtype=np.float32))
+    if page.scale:
+        data = data / page.scale
+    unit = "[0,1]" if page.scale else "a.u."
+    traits = {"format": str(kind), "lossy": "yes" if kind is Format.JPEG or page.lossy else "no"}
+    return Image(data, Grid.regular(tuple(data.shape[1:])), modality or Modality.UNKNOWN, unit, traits=traits)
+
+
+def _only(kind: Format, index: int | None) -> int:
+    if index not in (None, 0):
+        raise BadOption(f"a {kind} holds a single picture, got index {index}", "leave the index out")
+    return 0
+
+
+def _decode(path: Path, kind: Format, index: int) -> Page:
+    """By Pillow: PNG, JPEG and the TIFF compressions it bounds by the declared size."""
+    with _opened(path, kind) as picture:
+        check_values((*picture.size, len(picture.getbands())), "a picture")
+        if kind is Format.PNG:
+            _refuse_animation(picture)
+            picture.verify()  # the checksums of all chunks, which decoding skips
+    depth, color = _png_depth(path) if kind is Format.PNG else (8, 0)
+    if depth == 16 and color != 0:
+        return Page(_deep_png(path, color), 65535.0)
+    with _opened(path, kind) as picture:
+        if kind is Format.TIFF:
+            picture.seek(index)
+        picture.load()
+        values = _plain(ImageOps.exif_transpose(picture))
+        lossy = kind is Format.TIFF and "jpeg" in str(picture.info.get("compression", ""))
+    if values.dtype == bool:
+        return Page(values.astype(np.uint8), 1.0, lossy)
+    return Page(values, float(np.iinfo(values.dtype).max) if values.dtype.kind == "u" else None, lossy)
+
+
+def _opened(path: Path, kind: Format) -> PIL.Image.Image:
+    try:
+        return PIL.Image.open(path, formats=[kind.upper()])
+    except PIL.Image.DecompressionBombError:
+        raise UnreadableImage(
+            f"expected a picture of at most {2 * (PIL.Image.MAX_IMAGE_PIXELS or 0)} pixels, its header declares more",
+            "export the part or the resolution that the model needs",
+        ) from None
+
+
+def _refuse_animation(picture: PIL.Image.Image) -> None:
+    count = getattr(picture, "n_frames", 1)
+    if count > 1:
+        raise UnreadableImage(f"expected a single picture, got an animated PNG of {count}", "export one frame of it")
+
+
+def _png_depth(path: Path) -> tuple[int, int]:
+    with path.open("rb") as stream:
+        head = stream.read(_HEADER_BYTES)
+    return head[24], head[25]
+
+
+def _deep_png(path: Path, color: int) -> NDArray[np.uint16]:
+    """Color of 16 bits per channel: Pillow keeps one byte of two, so it is decoded once for each byte."""
+    mode = {2: "RGB", 6: "RGBA"}.get(color)
+    if mode is None:
+        raise UnreadableImage("expected a PNG in gray or RGB, got 16-bit gray with alpha", "save it without alpha")
+    high, low = (_bytes_of(path, f"{mode};16{end}") for end in "BL")
+    return high.astype(np.uint16) * 256 + low
+
+
+def _bytes_of(path: Path, layout: str) -> NDArray[np.uint8]:
+    with _opened(path, Format.PNG) as picture:
+        if getattr(picture, "getexif", dict)().get(274, 1) != 1:
+            raise UnreadableImage("expected an upright 16-bit PNG, got one turned by EXIF", "save it upright")
+        picture.tile = [tile._replace(args=layout) for tile in picture.tile]
+        return np.asarray(picture)
+
+
+def _plain(picture: PIL.Image.Image) -> NDArray[Any]:
+    """Gray, RGB or with alpha, as an array with the channel last."""
+    mode = picture.mode
+    if mode in ("P", "PA") or "transparency" in picture.info:
+        transparent = mode == "PA" or "transparency" in picture.info
+        picture = picture.convert("RGBA" if transparent else "RGB")
+    elif mode not in ("1", "L", "LA", "RGB", "RGBA", "F", "I", "I;16", "I;16B", "I;16L"):
+        if mode != "YCbCr":
+            raise UnreadableImage(f"expected a picture in gray or RGB, got color mode {mode}", "convert it to RGB")
+        picture = picture.convert("RGB")
+    values = np.asarray(picture)
+    values = values.astype(values.dtype.newbyteorder("="))
+    return values if values.ndim == 3 else values[..., None]
+
+
+def _opaque(values: NDArray[Any], scale: float | None) -> NDArray[Any]:
+    """Without the alpha channel, which must say nothing."""
+    count = values.shape[-1]
+    if count in (2, 4):
+        alpha = values[..., -1]
+        full = scale if scale is not None else 1.0
+        if not bool((alpha == full).all()):
+            share = float((alpha != full).mean())
+            raise UnreadableImage(
+                f"expected an opaque picture, got one with {share:.1%} of its pixels transparent",
+                "flatten it onto a background of your choice",
+            )
+        return values[..., :-1]
+    if count not in (1, 3):
+        raise UnreadableImage(f"expected a picture of 1 or 3 channels, got {count}", "save the channels that count")
+    return values
