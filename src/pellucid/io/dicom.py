@@ -1,0 +1,249 @@
+"""A DICOM file or series folder as an image: the right values, the right place, and nobody's name."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
+
+from pellucid.core.errors import BadOption, PellucidError, UnreadableImage
+from pellucid.core.image import Image, Modality
+from pellucid.io.dicomfacts import is_measured, modality_of, plane_grid, traits_of, unit_of, window_of
+from pellucid.io.dicomfile import DAMAGED, check_image, decoding, frame_count, is_companion, open_dataset, open_header
+from pellucid.io.formats import Format, find_format
+from pellucid.io.guard import check_values, reading
+from pellucid.io.volume import check_planes, has_position, is_enhanced, read_frames, read_slices, rescale, stored_limits
+
+_UNSCALED = frozenset({"CR", "DX", "MG", "XA", "RF", "IO", "PX", "RG", "CT", "MR", "PT", "NM"})
+_LISTED = 6  # series named in one message
+
+
+@dataclass(frozen=True)
+class Member:
+    """A DICOM image of a folder, by what decides how it is read.
+
+    Args:
+        path: of the file.
+        series: SeriesInstanceUID; never shown.
+        placed: whether it has a position in the patient.
+        frames: in this file.
+        title: modality and size, for messages.
+        header: everything but the pixels; it holds the patient's name, so it is never printed.
+    """
+
+    path: Path
+    series: str
+    placed: bool
+    frames: int
+    title: str
+    header: Dataset = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The DICOM images of a folder.
+
+    Args:
+        members: those whose header can be read.
+        failures: files that are DICOM and cannot.
+    """
+
+    members: tuple[Member, ...]
+    failures: tuple[tuple[Path, PellucidError], ...]
+
+    @property
+    def series(self) -> dict[str, list[Member]]:
+        """Members by series, in order of appearance."""
+        found: dict[str, list[Member]] = {}
+        for member in self.members:
+            found.setdefault(member.series, []).append(member)
+        return found
+
+    @property
+    def separate(self) -> bool:
+        """Whether each file is an image of its own: none has a place in a stack, or no two belong together."""
+        alone = len(self.members) > 1 and all(len(group) == 1 for group in self.series.values())
+        return alone or not any(member.placed for member in self.members)
+
+
+def read_dicom(path: Path, modality: Modality | None = None, index: int | None = None) -> Image:
+    """One DICOM file: a projection, picture or slice in 2-D, an enhanced object as a volume.
+
+    Projections and pictures: after the modality transform, MONOCHROME1 inverted once, color as RGB in [0, 1]; the
+    first window is kept for display. Slices and enhanced objects: in patient space, in their own unit (HU, Bq/ml).
+
+    Args:
+        path: of the file.
+        modality: overrides what the header says.
+        index: frame of a multi-frame object without geometry, from 0.
+
+    Raises:
+        UnreadableImage: damaged, no image, too large, or frames that form no regular volume.
+        BadOption: several frames and no index, or an index that does not exist.
+    """
+    with reading(*DAMAGED):
+        dataset = open_dataset(path)
+        count = frame_count(dataset)
+        enhanced = is_enhanced(dataset)
+        if enhanced or (count == 1 and has_position(dataset)):
+            _refuse_index(index)
+            check_planes([dataset])
+            with decoding(dataset):
+                return read_frames(dataset, modality) if enhanced else read_slices([dataset], modality)
+        with decoding(dataset):
+            return _read_plane(dataset, modality, _frame(count, index))
+
+
+def survey(paths: Iterable[Path]) -> Survey:
+    """The headers of those files that are DICOM images; indexes, reports and other objects are passed over."""
+    members, failures = [], []
+    for path in paths:
+        if find_format(path) is not Format.DICOM:
+            continue
+        try:
+            with reading(*DAMAGED):
+                member = _member(path)
+        except PellucidError as error:
+            failures.append((path, error))
+        else:
+            members.extend([member] if member is not None else [])
+    return Survey(tuple(members), tuple(failures))
+
+
+def read_series(found: Survey, modality: Modality | None = None, index: int | None = None) -> Image:
+    """The one series of a folder as a volume, sorted by position and not by name.
+
+    Raises:
+        UnreadableImage: no series, several, damaged slices, separate images, or no regular volume.
+        BadOption: an index, where there is one volume.
+    """
+    _check_one_series(found)
+    members = found.members
+    if len(members) == 1:
+        return read_dicom(members[0].path, modality, index)
+    _refuse_index(index)
+    titles = {m.title for m in members}
+    if not all(m.placed and m.frames == 1 for m in members):
+        raise UnreadableImage(
+            f"expected slices with a position in the patient, got {len(members)} images of which "
+            f"{sum(m.placed and m.frames == 1 for m in members)} have one ({', '.join(sorted(titles)[:_LISTED])})",
+            "give one of the files",
+        )
+    with reading(*DAMAGED):
+        headers = [member.header for member in members]
+        check_planes(headers)
+        samples = int(headers[0].get("SamplesPerPixel", 1))
+        check_values((len(headers), int(headers[0].Rows), int(headers[0].Columns), samples), "a DICOM series")
+        datasets = [open_dataset(member.path) for member in members]
+        with decoding(datasets[0]):
+            return read_slices(datasets, modality)
+
+
+def _check_one_series(found: Survey) -> None:
+    if not found.members and not found.failures:
+        raise UnreadableImage("expected a folder with DICOM images, got one without", "give the folder of the series")
+    if found.failures:
+        total = len(found.members) + len(found.failures)
+        raise UnreadableImage(
+            f"expected a complete series, {len(found.failures)} of {total} DICOM files cannot be read: "
+            f"{found.failures[0][1].problem}",
+            "export the series again, or take these files out if they do not belong to it",
+        )
+    groups = found.series
+    if len(groups) > 1:
+        lines = [f"{len(group)} x {Counter(m.title for m in group).most_common(1)[0][0]}" for group in groups.values()]
+        more = f" and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""
+        raise UnreadableImage(
+            f"expected one series, got {len(lines)}: {'; '.join(lines[:_LISTED])}{more}",
+            "put the one to explain into a folder of its own",
+        )
+
+
+def _member(path: Path) -> Member | None:
+    """None for objects that are no images of the examination (indexes, reports, presentation states)."""
+    header = open_header(path)
+    if is_companion(header):
+        return None
+    check_image(header)
+    title = f"{header.get('Modality', 'unknown')} {int(header.Rows)} x {int(header.Columns)}"
+    placed = has_position(header) or is_enhanced(header)
+    return Member(path, str(header.get("SeriesInstanceUID", "")), placed, frame_count(header), title, header)
+
+
+def _refuse_index(index: int | None) -> None:
+    if index not in (None, 0):
+        raise BadOption(f"expected no index for a volume or a single image, got {index}", "leave the index out")
+
+
+def _frame(count: int, index: int | None) -> int:
+    if index is None and count > 1:
+        raise BadOption(
+            f"expected one frame, got an object of {count} frames (a loop or a run)",
+            f"choose one: index 0 to {count - 1}",
+        )
+    if not 0 <= (index or 0) < count:
+        raise BadOption(f"expected an index from 0 to {count - 1}, got {index}", "choose a frame that exists")
+    return index or 0
+
+
+def _read_plane(dataset: Dataset, modality: Modality | None, frame: int) -> Image:
+    pixels = pixel_array(dataset, index=frame)  # YBR comes back as RGB
+    photometric = str(dataset.get("PhotometricInterpretation", ""))
+    traits = traits_of(dataset)
+    if photometric == "PALETTE COLOR" or pixels.ndim == 3:
+        values, unit, window = _color(pixels, dataset, photometric), "[0,1]", None
+        traits["photometric"] = "RGB"
+    else:
+        values, unit, window = _gray(pixels, dataset, photometric)
+        keeps = photometric == "MONOCHROME1" and is_measured(dataset)
+        traits["photometric"] = photometric if keeps else "MONOCHROME2"
+    data = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+    grid = plane_grid(dataset, (int(data.shape[1]), int(data.shape[2])))
+    return Image(data, grid, modality or modality_of(dataset), unit, window, traits)
+
+
+def _color(pixels: NDArray[Any], dataset: Dataset, photometric: str) -> NDArray[Any]:
+    if photometric == "PALETTE COLOR":
+        _swap_palette(dataset)
+        colored = apply_color_lut(pixels, dataset)[..., :3]
+        top = np.iinfo(colored.dtype).max
+    else:
+        colored, top = pixels, 2 ** int(dataset.BitsStored) - 1
+    return np.moveaxis(colored.astype(np.float64) / top, -1, 0)
+
+
+def _swap_palette(dataset: Dataset) -> None:
+    """Put 16-bit palette entries of a big-endian object into the order that pydicom takes them to be in."""
+    if dataset.file_meta.TransferSyntaxUID.is_little_endian:
+        return
+    entries = int(dataset.RedPaletteColorLookupTableDescriptor[0]) or 2**16
+    for color in ("Red", "Green", "Blue"):
+        keyword = f"{color}PaletteColorLookupTableData"
+        table = dataset.get(keyword)
+        if isinstance(table, bytes) and len(table) == 2 * entries:
+            dataset[keyword].value = np.frombuffer(table, ">u2").astype("<u2").tobytes()
+
+
+def _gray(
+    pixels: NDArray[Any], dataset: Dataset, photometric: str
+) -> tuple[NDArray[Any], str, tuple[float, float] | None]:
+    values = apply_modality_lut(pixels, dataset).astype(np.float64)
+    window = window_of(dataset)
+    limits = stored_limits(dataset) if "BitsStored" in dataset else (0.0, 0.0)
+    if photometric == "MONOCHROME1" and not is_measured(dataset):
+        values = sum(limits) - values
+        window = (sum(limits) - window[1], sum(limits) - window[0]) if window else None
+    plain = rescale(dataset) == (1.0, 0.0) and not dataset.get("ModalityLUTSequence")
+    if plain and str(dataset.get("Modality", "")) not in _UNSCALED and pixels.dtype.kind == "u":
+        # ultrasound, endoscopy, photographs: the same numbers as in an exported PNG
+        low, high = limits
+        values = (values - low) / (high - low)
+        window = ((window[0] - low) / (high - low), (window[1] - low) / (high - low)) if window else None
+        return values[None], "[0,1]", window
+    return values[None], unit_of(dataset), window
