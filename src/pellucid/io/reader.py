@@ -1,0 +1,328 @@
+"""The one door for images: a file, a DICOM series folder or a CSV of cases, opened by content and not by name."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from pellucid.core.case import Case, Region, as_mask
+from pellucid.core.errors import BadRegion, PellucidError, UnreadableImage
+from pellucid.core.grid import Calibration, Grid
+from pellucid.core.image import Image, Modality
+from pellucid.io.dicom import Survey, read_dicom, read_series, survey
+from pellucid.io.formats import Format, find_format, image_format
+from pellucid.io.guard import check_file
+from pellucid.io.nifti import read_nifti
+from pellucid.io.picture import read_picture
+from pellucid.io.table import PRIMARY, Row, is_table, read_table
+
+_IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".nii", ".nii.gz")
+_NAME_LENGTH = 64
+_HASH_LENGTH = 8
+_IN_PLANE = 0.1  # mm that two copies of one slice may lie apart
+
+
+class Failure(NamedTuple):
+    """A case that could not be read.
+
+    Args:
+        reference: which one, by its place and never by its name: ``file 3 of 12``, ``row 7``.
+        error: what is wrong, and the mend.
+    """
+
+    reference: str
+    error: PellucidError
+
+
+@dataclass(frozen=True, eq=False)
+class Cases:
+    """What a path held: the cases, and beside them those that could not be read.
+
+    Args:
+        cases: in natural order of files, or in the order of the table.
+        failures: the others.
+        ignored: files of a folder that hold no image and do not claim to.
+    """
+
+    cases: tuple[Case, ...]
+    failures: tuple[Failure, ...] = ()
+    ignored: int = 0
+
+
+def read_image(path: str | Path, modality: Modality | None = None, index: int | None = None) -> Image:
+    """An image from a DICOM, NIfTI, PNG, JPEG or TIFF file, or from a folder that holds one DICOM series.
+
+    Args:
+        path: file or folder; its name and ending mean nothing.
+        modality: what made the image; DICOM says it itself.
+        index: page, frame or volume, from 0, of a file with several.
+
+    Raises:
+        UnreadableImage: no image, damaged, too large, or slices that form no regular volume.
+        BadOption: several pages, frames or volumes and no index, or an index that does not exist.
+        NonFinite: NaN or infinity among the voxels.
+
+    Example:
+        >>> from skimage.data import image_fetcher  # doctest: +SKIP
+        >>> read_image("retina.jpg", Modality.FUNDUS).grid.shape  # doctest: +SKIP
+        (1411, 1411)
+    """
+    path = Path(path)
+    if path.is_dir():
+        return read_series(survey(_files(path)), modality, index)
+    kind = image_format(path)
+    if kind is Format.DICOM:
+        return read_dicom(path, modality, index)
+    if kind is Format.NIFTI:
+        return read_nifti(path, modality, index)
+    return read_picture(path, kind, modality, index)
+
+
+def read_mask(path: str | Path, like: Grid) -> Region:
+    """An expert's mask on the grid of its image; see ``read_mask_noted``."""
+    return read_mask_noted(path, like)[0]
+
+
+def read_mask_noted(path: str | Path, like: Grid) -> tuple[Region, str | None]:
+    """An expert's mask on the grid of its image, with a sentence where it had to be resampled.
+
+    A picture must have the image's shape. A volume in patient space is resampled (nearest) when it lies on another
+    grid of the same world. Inside is what is not zero; in a JPEG, whose zeros are blurred, what is above half.
+
+    Args:
+        path: file, or folder of a DICOM series.
+        like: grid of the image.
+
+    Raises:
+        BadRegion: another shape or world, empty, or full.
+        UnreadableImage: no image in it.
+    """
+    image = read_image(path)
+    data = image.data.amax(0)
+    blurred = image.traits.get("lossy") == "yes" and image.unit == "[0,1]"
+    mask = data > 0.5 if blurred else as_mask(data)
+    if image.grid.same_geometry(like) or _is_flat_copy(image, like):
+        return _region(mask, like), None
+    _check_same_world(image.grid, like)
+    if not bool(mask.any()):
+        raise _empty("")
+    inside = Region(mask, image.grid).on(like)
+    if not bool(inside.any()):
+        raise _empty(" where the image lies")
+    return _region(inside, like), f"resampled (nearest) from {_size(image.grid)} to {_size(like)} voxels"
+
+
+def read_cases(path: str | Path, modality: Modality | None = None, index: int | None = None) -> Cases:
+    """All cases of a file, a folder (a DICOM series, or images one by one) or a CSV of cases.
+
+    Columns of the CSV, with paths relative to it: ``image`` (or ``image:NAME`` for several inputs), ``region:NAME``,
+    ``covariate:NAME``, ``name``, ``label``, ``group``. Without a name a picture or NIfTI is called after its file,
+    a DICOM after a hash of its content, since the file may be named after the patient.
+
+    Args:
+        path: what to read.
+        modality: of all images, where the files do not say it.
+        index: see ``read_image``.
+
+    Returns:
+        The cases, and beside them what could not be read.
+
+    Raises:
+        PellucidError: nothing could be read because of the path itself, the table's header, or a mixed folder.
+    """
+    found = list(iter_cases(path, modality, index))
+    path = Path(path)
+    ignored = _ignored(_files(path)) if path.is_dir() else 0
+    cases = _distinct([case for case in found if isinstance(case, Case)])
+    return Cases(tuple(cases), tuple(f for f in found if isinstance(f, Failure)), ignored)
+
+
+def iter_cases(
+    path: str | Path, modality: Modality | None = None, index: int | None = None
+) -> Iterator[Case | Failure]:
+    """The same one by one, for cohorts that do not fit into memory; names are not made distinct."""
+    path = Path(path)
+    if path.is_dir():
+        yield from _from_folder(path, modality, index)
+        return
+    check_file(path)
+    if find_format(path) is None and is_table(path):
+        yield from _from_table(path, modality, index)
+    else:
+        yield _case(path, read_image(path, modality, index))
+
+
+def _from_folder(folder: Path, modality: Modality | None, index: int | None) -> Iterator[Case | Failure]:
+    files = _files(folder)
+    found = survey(files)
+    stacked = bool(found.members) and not found.separate
+    dicom = {m.path for m in found.members} if stacked else set()
+    broken = dict(found.failures)
+    claimed = [f for f in files if f not in dicom and (f in broken or _claims_an_image(f, found))]
+    if not stacked and not claimed:
+        yield from _from_subfolders(folder, modality, index)
+        return
+    if stacked:
+        yield _case(folder, read_series(found, modality, index))
+        claimed = [f for f in claimed if f not in broken]
+    for number, file in enumerate(claimed, 1):
+        try:
+            if file in broken:
+                raise broken[file]
+            yield _case(file, read_image(file, modality, index))
+        except PellucidError as error:
+            yield Failure(f"file {number} of {len(claimed)}", error)
+
+
+def _from_subfolders(folder: Path, modality: Modality | None, index: int | None) -> Iterator[Case | Failure]:
+    """A folder of DICOM series folders, one case each."""
+    inner = sorted((f for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".")), key=_natural)
+    holding = [f for f in inner if any(find_format(file) is Format.DICOM for file in _files(f))]
+    if not holding:
+        raise UnreadableImage("expected a folder with images, got one without", "give the folder that holds them")
+    for number, series in enumerate(holding, 1):
+        try:
+            yield _case(series, read_series(survey(_files(series)), modality, index))
+        except PellucidError as error:
+            yield Failure(f"folder {number} of {len(holding)}", error)
+
+
+def _from_table(path: Path, modality: Modality | None, index: int | None) -> Iterator[Case | Failure]:
+    for row in read_table(path):
+        if not isinstance(row, Row):
+            yield Failure(f"row {row[0]}", row[1])
+            continue
+        try:
+            yield _from_row(row, modality, index)
+        except PellucidError as error:
+            yield Failure(f"row {row.number}", error)
+
+
+def _from_row(row: Row, modality: Modality | None, index: int | None) -> Case:
+    images = {name: read_image(path, modality, index) for name, path in row.images.items()}
+    first = next(iter(images))
+    regions, notes = {}, []
+    for name, path in row.regions.items():
+        regions[name], note = read_mask_noted(path, images[first].grid)
+        notes.extend([f"region {name}: {note}"] if note else [])
+    plain = _case(row.images[first], images[first])
+    name = _safe(row.name) if row.name else ""
+    return replace(
+        plain,
+        name=name or plain.name,
+        images=images,
+        regions=regions,
+        covariates=row.covariates,
+        label=row.label,
+        group=row.group,
+        notes=tuple(notes),
+    )
+
+
+def _case(path: Path, image: Image) -> Case:
+    stem = path.name.removesuffix(".gz").rpartition(".")[0] or path.name
+    name = "" if image.traits.get("format") == Format.DICOM else _safe(stem)
+    return Case(name or f"case-{image.digest[:_HASH_LENGTH]}", {PRIMARY: image})
+
+
+def _safe(text: str) -> str:
+    """Letters, digits, dot, dash and underscore only: it becomes a file name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:_NAME_LENGTH]
+
+
+def _distinct(cases: list[Case]) -> list[Case]:
+    """The same name twice would write one result over the other."""
+    seen: Counter[str] = Counter()
+    named = []
+    for case in cases:
+        seen[case.name] += 1
+        count = seen[case.name]
+        named.append(case if count == 1 else replace(case, name=f"{case.name}-{count}"))
+    return named
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        entries = list(folder.iterdir())
+    except OSError as error:
+        raise UnreadableImage(
+            f"expected a folder that can be opened, got {type(error).__name__}", "check its permissions"
+        ) from None
+    return sorted((f for f in entries if f.is_file() and not f.name.startswith(".")), key=_natural)
+
+
+def _natural(path: Path) -> list[tuple[bool, int, str]]:
+    """slice2 before slice10."""
+    parts = re.findall(r"\d+|\D+", path.name.lower())
+    return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
+
+
+def _claims_an_image(path: Path, found: Survey) -> bool:
+    """By content; a file without any is reported only where its name promises one."""
+    kind = find_format(path)
+    if kind is Format.DICOM:
+        return any(member.path == path for member in found.members)
+    return kind is not None or path.name.lower().endswith(_IMAGE_ENDINGS)
+
+
+def _ignored(files: list[Path]) -> int:
+    return sum(find_format(f) is None and not f.name.lower().endswith(_IMAGE_ENDINGS) for f in files)
+
+
+def _is_flat_copy(image: Image, like: Grid) -> bool:
+    """Same shape, and no place in the patient that could contradict it: a picture has none."""
+    mask = image.grid
+    if mask.shape != like.shape:
+        return False
+    picture = image.traits.get("format") in (Format.PNG, Format.JPEG, Format.TIFF)
+    return picture or Calibration.PATIENT not in (mask.calibration, like.calibration)
+
+
+def _check_same_world(mask: Grid, like: Grid) -> None:
+    if Calibration.PATIENT is not mask.calibration or like.calibration is not Calibration.PATIENT:
+        why = f"{_size(mask)} without a position in the patient"
+    elif mask.rank != like.rank:
+        why = f"a {mask.rank}-D one"
+    elif len({mask.frame_of_reference, like.frame_of_reference} - {None}) > 1:
+        why = "one in another frame of reference"
+    elif like.rank == 2 and _off_plane(mask, like) > _IN_PLANE:
+        why = "one of another slice"
+    else:
+        return
+    raise BadRegion(
+        f"expected a mask on the image's grid of {_size(like)} ({like.calibration}), got {why}",
+        "draw it on the image itself, or save it as NIfTI with the image's affine",
+    )
+
+
+def _off_plane(mask: Grid, like: Grid) -> float:
+    """How far the image's corners lie outside the mask's plane, in mm."""
+    corners = np.array([[0, 0], [0, like.shape[1] - 1], [like.shape[0] - 1, 0]], float)
+    normal = np.cross(mask.matrix[:3, 0], mask.matrix[:3, 1])
+    return float(abs((like.world(corners) - mask.matrix[:3, 3]) @ (normal / np.linalg.norm(normal))).max())
+
+
+def _region(mask: Tensor, grid: Grid) -> Region:
+    if not bool(mask.any()):
+        raise _empty("")
+    if bool(mask.all()):
+        raise BadRegion(
+            "expected a region inside the image, got a mask that covers all of it", "invert or leave it out"
+        )
+    return Region(mask, grid)
+
+
+def _empty(where: str) -> BadRegion:
+    return BadRegion(
+        f"expected a region with at least one voxel{where}, got an empty mask",
+        "check that it belongs to this image, or leave the region out",
+    )
+
+
+def _size(grid: Grid) -> str:
+    return " x ".join(str(n) for n in grid.shape)
