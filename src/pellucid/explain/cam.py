@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from pellucid.core.card import Ask, Card, Family, Level
@@ -56,7 +57,7 @@ class GradCAM(LayerExplainer):
 
     def __call__(self, probe: Probe) -> Attribution:
         """See ``Explainer``."""
-        a, g = probe.activation(self.layer), probe.layer_gradient(self.layer)
+        a, g = _wide(probe.activation(self.layer)), _wide(probe.layer_gradient(self.layer))
         combined = (g.mean(axes(g), keepdim=True) * a).sum(1, keepdim=True)
         warnings = () if bool((combined > 0).flatten(1).any(1).all()) else (_BLANK,)
         return _layer_map(probe, combined.relu(), signed=False, warnings=warnings)
@@ -102,8 +103,13 @@ class HiResCAM(LayerExplainer):
 
     def __call__(self, probe: Probe) -> Attribution:
         """See ``Explainer``."""
-        a, g = probe.activation(self.layer), probe.layer_gradient(self.layer)
+        a, g = _wide(probe.activation(self.layer)), _wide(probe.layer_gradient(self.layer))
         return _layer_map(probe, (g * a).sum(1, keepdim=True), signed=True)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Float32 at least, before products and sums: after autocast a layer's output has 8 bits."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def _layer_map(probe: Probe, values: Tensor, signed: bool, warnings: tuple[str, ...] = ()) -> Attribution:
@@ -111,5 +117,5 @@ def _layer_map(probe: Probe, values: Tensor, signed: bool, warnings: tuple[str, 
     name = probe.model.primary
     shape = probe.inputs[name].shape[2:]
     cell = tuple(n / m for n, m in zip(shape, values.shape[2:], strict=True))
-    maps = {name: resize(values.float(), shape)}
+    maps = {name: resize(values, shape)}
     return Attribution(maps=maps, unit=probe.target.unit, signed=signed, cell=cell, warnings=warnings)
