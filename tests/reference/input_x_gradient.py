@@ -1,6 +1,6 @@
 """Input x gradient after Shrikumar et al. (2017): x_i * dS/dx_i.
 
-The derivative is taken in forward mode, direction by direction, not by backpropagation.
+The derivative is taken in forward mode, one direction for each voxel, not by backpropagation.
 """
 
 import torch
@@ -9,14 +9,8 @@ import torch
 def input_x_gradient(score, inputs, name):
     """The map of one item: "1 channel *space"."""
     x = inputs[name]
-
-    def of(value):
-        return score({**inputs, name: value})[0]
-
-    out = torch.zeros_like(x)
-    for i in range(x.numel()):
-        direction = torch.zeros(x.numel(), dtype=x.dtype)
-        direction[i] = x.flatten()[i]
-        # the derivative along x_i e_i is x_i dS/dx_i at once
-        out.view(-1)[i] = torch.func.jvp(of, (x,), (direction.view_as(x),))[1]
-    return out
+    flat = torch.func.jacfwd(lambda v: score({**inputs, name: v.view(x.shape)})[0])(x.flatten())
+    out = torch.zeros_like(x).flatten()
+    for i, value in enumerate(x.flatten()):
+        out[i] = float(value) * float(flat[i].detach())
+    return out.view(x.shape)
