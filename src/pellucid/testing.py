@@ -79,7 +79,7 @@ def _require(holds: bool, what: str) -> None:
 
 @contextmanager
 def unchanged(module: nn.Module) -> Iterator[None]:
-    """Weights, buffers, modes, hooks, ``.grad``, ``requires_grad``, in-place flags and random state stay as they were."""
+    """Weights, buffers, modes, hooks, ``.grad``, ``requires_grad``, in-place flags and random state stay."""
 
     def state() -> list[Any]:
         return [

@@ -61,7 +61,7 @@ class Grid:
                 "pass the spatial shape only, without batch and channel axes",
             )
         matrix = np.asarray(self.affine, dtype=float)
-        if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < 1e-12:
+        if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or _flat(matrix[:3, :3]):
             raise BadOption(
                 "expected an invertible 4 x 4 affine with finite entries, got something else",
                 "check the spacing and orientation in the file's header",
@@ -82,7 +82,8 @@ class Grid:
         Args:
             shape: voxels along each axis.
             spacing: mm between voxel centers along each axis.
-            calibration: what a length means; None: patient with a spacing, none without.
+            calibration: what a length means; None: nominal with a spacing (a length alone says nothing about left
+                and right), none without.
             letters: toward which each axis grows, for a projection image.
         """
         steps = [float(s) for s in spacing] if spacing is not None else [1.0] * len(shape)
@@ -90,7 +91,7 @@ class Grid:
             raise BadOption(
                 f"expected {len(shape)} positive spacings, got {steps}", "give one length above zero for each axis"
             )
-        known = Calibration.NONE if spacing is None else Calibration.PATIENT
+        known = Calibration.NONE if spacing is None else Calibration.NOMINAL
         matrix = np.diag([*steps, *([1.0] * (3 - len(steps))), 1.0])
         return cls(tuple(int(n) for n in shape), as_affine(matrix), calibration or known, letters=letters)
 
@@ -155,7 +156,7 @@ class Grid:
                 f"the image is not in patient space, so it cannot be turned to {letters}",
                 "read it from a file with orientation (NIfTI, DICOM), or leave orientation out of the model card",
             )
-        if sorted(_axis_of(c) for c in wanted) != [0, 1, 2]:
+        if not set(wanted) <= set(_POSITIVE + _NEGATIVE) or sorted(_axis_of(c) for c in wanted) != [0, 1, 2]:
             raise BadOption(f"expected one letter of each of L/R, A/P and H/F, got {letters}", "write for example RAS")
         columns, origin = [], self.matrix[:3, 3].copy()
         order = [_axis_of(c) for c in self.letters]
@@ -192,6 +193,12 @@ def as_affine(matrix: NDArray[np.float64]) -> Affine:
     """A 4 x 4 array as nested tuples, so that a Grid stays immutable."""
     rows = np.asarray(matrix, dtype=float)
     return tuple((float(r[0]), float(r[1]), float(r[2]), float(r[3])) for r in rows)
+
+
+def _flat(matrix: NDArray[np.float64]) -> bool:
+    """Whether the axes span no volume, whatever their lengths: voxels of a microscope are small."""
+    lengths = np.linalg.norm(matrix, axis=0)
+    return bool(lengths.min() == 0 or abs(np.linalg.det(matrix / lengths)) < 1e-6)
 
 
 def _axis_of(letter: str) -> int:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from jaxtyping import Float
@@ -44,7 +45,7 @@ class Constant(Infill):
         physical: whether ``value`` is in the image's unit.
 
     Raises:
-        BadOption: a physical value without a known intensity scale.
+        BadOption: a value that is not finite, or a physical one without a known intensity scale.
 
     Example:
         >>> import torch
@@ -54,6 +55,9 @@ class Constant(Infill):
 
     value: float = 0.0
     physical: bool = False
+
+    def __post_init__(self) -> None:
+        _check(True, self.value, "a finite fill")
 
     def __call__(self, x: Tensor, spacing: Sequence[float], affine: Affine | None) -> Tensor:
         """See ``Infill``."""
@@ -78,7 +82,10 @@ class Blur(Infill):
     """The image itself without its fine structure.
 
     Args:
-        sigma: standard deviation in the grid's unit (mm, or px without millimeters).
+        sigma: standard deviation in the grid's unit (mm, or px without millimeters), above zero.
+
+    Raises:
+        BadOption: a sigma that is not positive.
 
     Example:
         >>> import torch
@@ -87,6 +94,9 @@ class Blur(Infill):
     """
 
     sigma: float = 5.0
+
+    def __post_init__(self) -> None:
+        _check(self.sigma > 0, self.sigma, "a blur above zero: none hides nothing")
 
     def __call__(self, x: Tensor, spacing: Sequence[float], affine: Affine | None) -> Tensor:
         """See ``Infill``."""
@@ -123,7 +133,10 @@ class LocalMedian(Infill):
     """The median of a wide neighborhood: background tissue without the finding.
 
     Args:
-        share: width of the neighborhood as a share of the image's shortest side.
+        share: width of the neighborhood as a share of the image's shortest side, above 0 and at most 1.
+
+    Raises:
+        BadOption: a share outside this range.
 
     Example:
         >>> import torch
@@ -133,6 +146,9 @@ class LocalMedian(Infill):
     """
 
     share: float = 0.25
+
+    def __post_init__(self) -> None:
+        _check(0 < self.share <= 1, self.share, "a share of the image above 0 and at most 1")
 
     def __call__(self, x: Tensor, spacing: Sequence[float], affine: Affine | None) -> Tensor:
         """See ``Infill``; the median is taken on a grid of at most 64 voxels a side, then brought back."""
@@ -148,6 +164,11 @@ class LocalMedian(Infill):
     def words(self) -> str:
         """See ``Infill``."""
         return f"local median over {self.share:.0%} of the image"
+
+
+def _check(holds: bool, value: float, expected: str) -> None:
+    if not (holds and isfinite(value)):
+        raise BadOption(f"expected {expected}, got {value}", "for example 0, '-800 HU', 'blur:5' or 'median:0.25'")
 
 
 def filled(
@@ -173,7 +194,7 @@ def parse_infill(text: str) -> Infill:
     """Read a fill from the command line or a data file: ``0``, ``-800 HU``, ``blur:5``, ``mean``, ``median:0.25``.
 
     Raises:
-        BadOption: none of these.
+        BadOption: none of these, or a number out of range.
     """
     words = text.strip().lower().split()
     name, _, number = words[0].partition(":") if words else ("", "", "")
@@ -185,6 +206,8 @@ def parse_infill(text: str) -> Infill:
         if name == "mean":
             return ItemMean()
         return Constant(float(name), physical=len(words) > 1)
+    except BadOption:
+        raise  # a fill, with a number out of range
     except ValueError as error:
         raise BadOption(
             f"{text!r} names no fill", "write a number, '-800 HU', 'blur:5', 'mean' or 'median:0.25'"

@@ -40,6 +40,9 @@ class InputSpec:
         std: divided by last, per channel.
         pad: what lies beyond the image: a value in network units, or ``edge``.
 
+    Raises:
+        BadOption: a number that is not positive, or not one for each axis or channel.
+
     Example:
         >>> lung = InputSpec(rank=3, spacing=(1.0, 1.0, 1.0), window=(-1350, 150), scale="unit", multiple=16)
         >>> scan = Image(torch.full((1, 20, 64, 64), -600.0), Grid.regular((20, 64, 64), (2.0, 0.7, 0.7)))
@@ -63,6 +66,29 @@ class InputSpec:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     pad: float | Literal["edge"] = 0.0
+
+    def __post_init__(self) -> None:
+        for name, values in (("spacing", self.spacing), ("size", self.size)):
+            if values is not None and (len(values) != self.rank or min(values) <= 0):
+                raise BadOption(
+                    f"input {self.name!r}: expected {self.rank} positive numbers as {name}, got {values}",
+                    "give one for each spatial axis",
+                )
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None and len(values) != self.channels:
+                raise BadOption(
+                    f"input {self.name!r}: expected {name} for {self.channels} channel(s), got {values}",
+                    "give one number for each channel",
+                )
+        if self.multiple < 1 or (self.std is not None and min(self.std) <= 0):
+            raise BadOption(
+                f"input {self.name!r}: expected multiple and std above zero, got {self.multiple} and {self.std}",
+                "correct the number that is not",
+            )
+        if self.window is not None and self.window[0] >= self.window[1]:
+            raise BadOption(
+                f"input {self.name!r}: expected a window (low, high), got {self.window}", "write the lower value first"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,8 +211,6 @@ def _affine(values: Tensor, spec: InputSpec, low: float | None, high: float | No
     scale = scale if scale > 1e-12 else 1.0
     mean = spec.mean or (0.0,) * channels
     std = spec.std or (1.0,) * channels
-    if len(mean) != channels or len(std) != channels:
-        raise BadOption(f"the card gives mean and std for {len(mean)} channels, the input has {channels}", "match them")
     return [shift + scale * m for m in mean], [scale * s for s in std]
 
 

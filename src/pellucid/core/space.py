@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from pellucid.core.errors import ShapeMismatch
 from pellucid.core.grid import Grid
 
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
@@ -81,14 +82,23 @@ def resample(
     Args:
         mode: ``linear`` or ``nearest`` (masks and labels).
         outside: value beyond the source's outermost voxel faces; None: the nearest edge value.
+
+    Raises:
+        ShapeMismatch: one grid has 2 axes and the other 3.
     """
+    if source.rank != target.rank:
+        raise ShapeMismatch(
+            f"expected two grids of one rank, got {source.rank}-D and {target.rank}-D",
+            "choose a slice, or an image and a mask of the same rank",
+        )
     chain = np.linalg.inv(source.matrix) @ target.matrix  # target index -> source index
     rank = source.rank
     matrix = np.delete(np.delete(chain, 2, 0), 2, 1) if rank == 2 else chain
     if _is_identity(matrix) and source.shape == target.shape:
         return x
     if mode == "linear":
-        step = np.abs(matrix[:rank, :rank]).sum(1)  # source voxels per target voxel, along each source axis
+        # source voxels per target voxel along each source axis; variances add, so a mere rotation does not blur
+        step = np.linalg.norm(matrix[:rank, :rank], axis=1)
         x = blur(x, [float(np.sqrt(max(s * s - 1, 0) / 6)) for s in step])
     rows = max(1, _SLAB_VOXELS // max(1, prod(target.shape[1:])))
     slabs = [

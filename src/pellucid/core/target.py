@@ -133,8 +133,11 @@ class RegionScore(Target):
                 "use ClassScore for a classifier",
             )
         single = output.shape[1] == 1
-        index = 0 if single else find_label(self.label, labels, output.shape[1])
-        name = _name(index + single, labels) if single else _name(index, labels)
+        if single:
+            index, name = 0, self._single_name(labels)
+        else:
+            index = find_label(self.label, labels, output.shape[1])
+            name = _name(index, labels)
         mask = self._mask(output, index, name, regions)
         count = mask.flatten(1).sum(1)
         if bool((count == 0).any()):
@@ -149,6 +152,17 @@ class RegionScore(Target):
             return (o[:, index] * tiled).flatten(1).sum(1) / _tiled(count, len(o)).to(o)
 
         return BoundTarget(f"{name} {where}", score, unit, index)
+
+    def _single_name(self, labels: Sequence[str]) -> str:
+        """The one class of a single-channel output; with two labels only the second can be explained."""
+        count = 2 if len(labels) == 2 else 1
+        index = find_label(self.label, labels, count)
+        if index != count - 1:
+            raise UnknownLabel(
+                f"the output holds one channel, the score of {labels[1]!r}; {labels[0]!r} has none of its own",
+                f"explain {labels[1]!r}",
+            )
+        return _name(index, labels)
 
     def _mask(self, output: Tensor, index: int, name: str, regions: Mapping[str, Tensor]) -> Tensor:
         if self.region is None:

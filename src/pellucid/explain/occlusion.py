@@ -49,9 +49,11 @@ class Occlusion(Explainer):
     """
 
     window: Annotated[
-        float | None, "edge of the hidden block in the grid's unit (mm, or px); None: an eighth of the image"
+        float | None, "edge of the hidden block in the grid's unit (mm, or px); None: 1/8 of the image, 1/4 in 3-D"
     ] = None
-    stride: Annotated[float | None, "step of the window in the grid's unit; None: half the window"] = None
+    stride: Annotated[
+        float | None, "step of the window in the grid's unit; None: half the window, in 3-D the window"
+    ] = None
     infill: Annotated[Infill | None, "what the block shows; None: the modality's first two fills, averaged"] = None
 
     card: ClassVar[Card] = Card(
@@ -74,10 +76,11 @@ class Occlusion(Explainer):
 
     def geometry(self, grid: Grid) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Window and stride in voxels along each axis."""
-        eighth = min(n * s for n, s in zip(grid.shape, grid.spacing, strict=True)) / 8
-        edge = self.window or max(eighth, 4 * max(grid.spacing))
+        share, step = (8, 2) if grid.rank == 2 else (4, 1)  # a volume has many more positions
+        shortest = min(n * s for n, s in zip(grid.shape, grid.spacing, strict=True))
+        edge = self.window or max(shortest / share, 4 * max(grid.spacing))
         window = tuple(min(n, max(1, round(v))) for n, v in zip(grid.shape, grid.voxels(edge), strict=True))
-        stride = tuple(max(1, round(v)) for v in grid.voxels(self.stride or edge / 2))
+        stride = tuple(max(1, round(v)) for v in grid.voxels(self.stride or edge / step))
         return window, stride
 
     def cost(self, grid: Grid) -> Cost:

@@ -1,5 +1,6 @@
 """Score the explanations of a panel; an undefined score says why, and one bad metric never stops the rest."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,8 +55,15 @@ class Scored:
             "settings": {
                 k: v if isinstance(v, int | float | str | None) else str(v) for k, v in self.score.settings.items()
             },
-            "detail": dict(self.score.detail),
+            "detail": {k: _finite(v) for k, v in self.score.detail.items()},
         }
+
+
+def _finite(value: object) -> object:
+    """JSON has no NaN: null stands for it."""
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def truth_region(case: Case) -> str | None:

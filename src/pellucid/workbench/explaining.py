@@ -18,6 +18,7 @@ from pellucid.core.probe import Probe
 from pellucid.core.target import Target
 from pellucid.show.notebook import NotebookView
 from pellucid.workbench.opening import Opened
+from pellucid.workbench.registry import spell
 
 Progress = Callable[[str], None]
 
@@ -28,7 +29,7 @@ class Manner:
 
     Args:
         precision: of the forwards, ``float32`` or ``bfloat16``.
-        references: by method and target: fixed display scale and null.
+        references: by method (as ``spell`` writes it) and target: fixed display scale and null.
         applicability: verdict of the model card on this case.
         warnings: that every explanation of the case carries.
         strict: raise when a method cannot explain this model; else list it as skipped.
@@ -154,8 +155,7 @@ def _explain(probe: Probe, explainer: Explainer, opened: Opened, manner: Manner)
         applicability=manner.applicability,
         warnings=(*manner.warnings, *prepared.notes, *opened.case.notes, *answer.warnings, *_doubts(prediction)),
     )
-    # a reference was measured with the method's defaults, and means nothing for other settings
-    known = manner.references.get(explainer.name, {}) if explainer == type(explainer)() else {}
+    known = manner.references.get(spell(explainer), {})  # a reference means nothing for other settings
     image = opened.image
     return Explanation(answer, provenance, prediction, image, prepared, known.get(name), NotebookView())
 

@@ -123,7 +123,7 @@ def default_target(opened: Opened) -> Target:
         output = model({k: v.to(model.device) for k, v in opened.inputs.items()})
     label: Label
     if output.shape[1] == 1:
-        label = 0
+        label = len(model.output.labels) - 1 if len(model.output.labels) == 2 else 0
     else:
         counts = torch.bincount(output.argmax(1).flatten(), minlength=output.shape[1])
         counts[0] = 0

@@ -63,6 +63,25 @@ def make_metric(text: str) -> Metric:
     return _make(Metric, text)
 
 
+def spell(declared: Explainer | Metric) -> str:
+    """A method or metric as text: its name, and the parameters that differ from their defaults.
+
+    Example:
+        >>> spell(make_explainer("Occlusion:window=16,stride=8"))
+        'Occlusion:window=16,stride=8'
+    """
+    changed = [
+        (p.name, getattr(declared, p.name)) for p in declared.parameters() if getattr(declared, p.name) != p.default
+    ]
+    return ":".join(filter(None, (declared.name, ",".join(f"{name}={_plain(value)}" for name, value in changed))))
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Infill):
+        return value.words
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def _make(base: type[Declared], text: str) -> object:
     name, _, rest = text.partition(":")
     declared = _find(base, name.strip())

@@ -1,0 +1,237 @@
+"""``pellucid explain`` and ``pellucid evaluate``."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from pellucid.cli import face
+from pellucid.core.errors import BadOption, PellucidError
+from pellucid.core.infill import parse_infill
+from pellucid.io.atomic import write_text
+from pellucid.io.models import load_model
+from pellucid.io.reader import Cases, read_cases, read_mask
+from pellucid.workbench.delivery import Checked, checked, deliver, overview
+from pellucid.workbench.job import Finished, Request
+from pellucid.workbench.recording import Recorder
+from pellucid.workbench.registry import make_explainer, make_metric, metrics
+
+CasePath = Annotated[Path, typer.Argument(help="An image file, a DICOM series folder, a folder of images, or a CSV.")]
+ModelPath = Annotated[Path, typer.Option("--model", help="model.toml, TorchScript, .pt2, MONAI bundle folder or ONNX.")]
+Target = Annotated[list[str] | None, typer.Option("--target", help="LABEL, LABEL>OTHER or LABEL@REGION; repeatable.")]
+Method = Annotated[list[str] | None, typer.Option("--method", help="NAME or NAME:parameter=value,...; repeatable.")]
+MetricName = Annotated[list[str] | None, typer.Option("--metric", help="NAME or NAME:parameter=value; repeatable.")]
+RegionPath = Annotated[Path | None, typer.Option("--region", help="Mask of the finding by an expert, on the image.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder for the report and the maps.")]
+Fill = Annotated[
+    list[str] | None, typer.Option("--fill", help="0, '-800 HU', blur:5, mean, median:0.25; twice for two.")
+]
+Crop = Annotated[str | None, typer.Option("--crop", help="L,P,S: center in mm for models that expect a crop.")]
+Precision = Annotated[str, typer.Option(help="float32 or bfloat16.")]
+Override = Annotated[bool, typer.Option("--override", help="Explain although the model card excludes the image.")]
+
+
+def explain(
+    case: CasePath,
+    model: ModelPath,
+    out: Out,
+    target: Target = None,
+    method: Method = None,
+    region: RegionPath = None,
+    fill: Fill = None,
+    crop: Crop = None,
+    precision: Precision = "float32",
+    override: Override = False,
+    device: face.Device = "cpu",
+    seed: face.Seed = 0,
+    trust_code: face.Trust = False,
+    audit: face.AuditFile = None,
+    as_json: face.Json = False,
+) -> None:
+    """Explain what a model says of an image: a report, the maps, and their provenance."""
+    with face.reported(as_json):
+        request = _request(target, method, (), fill, crop, seed, precision, override)
+        _run(case, model, out, region, request, device, trust_code, audit, as_json)
+
+
+def evaluate(
+    case: CasePath,
+    model: ModelPath,
+    out: Out,
+    target: Target = None,
+    method: Method = None,
+    metric: MetricName = None,
+    region: RegionPath = None,
+    fill: Fill = None,
+    crop: Crop = None,
+    precision: Precision = "float32",
+    override: Override = False,
+    device: face.Device = "cpu",
+    seed: face.Seed = 0,
+    trust_code: face.Trust = False,
+    audit: face.AuditFile = None,
+    as_json: face.Json = False,
+) -> None:
+    """Explain, and score each map: faithfulness, localization against an expert, dependence on the weights."""
+    with face.reported(as_json):
+        request = _request(target, method, tuple(metric or metrics()), fill, crop, seed, precision, override)
+        _run(case, model, out, region, request, device, trust_code, audit, as_json)
+
+
+def _request(
+    target: list[str] | None,
+    method: list[str] | None,
+    metric: tuple[str, ...],
+    fill: list[str] | None,
+    crop: str | None,
+    seed: int,
+    precision: str,
+    override: bool,
+) -> Request:
+    return Request(
+        targets=tuple(target or ()),
+        methods=tuple(make_explainer(m) for m in method or ()),
+        metrics=tuple(make_metric(m) for m in metric),
+        infills=tuple(parse_infill(f) for f in fill) if fill else None,
+        crop=_point(crop),
+        seed=seed,
+        precision=precision,
+        override=override,
+    )
+
+
+def _point(text: str | None) -> tuple[float, float, float] | None:
+    if text is None:
+        return None
+    try:
+        left, back, head = (float(v) for v in text.split(","))
+    except ValueError as error:
+        raise BadOption(f"expected --crop L,P,S in mm, got {text!r}", "write for example --crop 28,20,-13") from error
+    return left, back, head
+
+
+def _run(
+    path: Path,
+    model: Path,
+    out: Path,
+    region: Path | None,
+    request: Request,
+    device: str,
+    trust_code: bool,
+    audit: Path | None,
+    as_json: bool,
+) -> None:
+    recorder = face.recorder(audit)
+    try:
+        loaded = load_model(model, trust_code=trust_code, device=face.check_device(device))
+        ready = checked(loaded)
+        cases = _cases(path, region)
+        folder = face.out_folder(out)
+    except PellucidError as error:
+        recorder.failed("explain", type(error).__name__)
+        raise
+    recorder.configured(loaded.model, {"seed": request.seed, "precision": request.precision})
+    finished, failures = _run_all(cases, ready, request, folder, recorder, as_json)
+    results = {"cases": [summary(f) for f in finished], "failures": [_failure(n, e) for n, e in failures]}
+    write_text(folder / "results.json", json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False))
+    if as_json:
+        face.show_json(results)
+    else:
+        for one in finished:
+            show(one)
+        for name, error in failures:
+            face.say_error(error, name)
+        face.out.print(
+            f"look at: {folder / 'index.html' if len(finished) > 1 else finished[0].files['report']}", soft_wrap=True
+        )
+    if failures:
+        raise typer.Exit(face.BAD_INPUT)
+
+
+def _run_all(
+    cases: Cases, model: Checked, request: Request, folder: Path, recorder: Recorder, quiet: bool
+) -> tuple[list[Finished], list[tuple[str, PellucidError]]]:
+    """Every case; one bad case is listed and never stops the others."""
+    finished: list[Finished] = []
+    failures: list[tuple[str, PellucidError]] = [(f.reference, f.error) for f in cases.failures]
+    with face.progress(quiet) as bar:
+        task = bar.add_task("cases", total=len(cases.cases))
+        for case in cases.cases:
+            try:
+                finished.append(deliver(case, model, request, folder, recorder, face.stepper(bar, task, case.name)))
+            except PellucidError as error:
+                recorder.failed("explain", type(error).__name__)
+                failures.append((case.name, error))
+            bar.advance(task)
+    if len(finished) > 1:
+        overview([(one, model) for one in finished], folder, "Explained cases")
+    if not finished:
+        raise failures[0][1]
+    return finished, failures
+
+
+def _cases(path: Path, region: Path | None) -> Cases:
+    cases = read_cases(path)
+    if region is None:
+        return cases
+    if len(cases.cases) != 1:
+        raise BadOption(f"--region is one mask, and there are {len(cases.cases)} cases", "give a CSV with region:NAME")
+    case = cases.cases[0]
+    image = next(iter(case.images.values()))
+    regions = {**case.regions, "expert": read_mask(region, image.grid)}
+    return replace(cases, cases=(replace(case, regions=regions),))
+
+
+def summary(done: Finished) -> dict[str, object]:
+    """A case's results as JSON types."""
+    first = done.panel.explanations[0]
+    said = first.prediction
+    return {
+        "case": done.opened.case.name,
+        "applicability": done.applicability.words,
+        "prediction": None
+        if said is None
+        else {
+            "label": said.label,
+            "value": said.value,
+            "unit": said.unit,
+            "model_score": said.score,
+            "threshold": said.threshold,
+            "predicted": said.predicted,
+        },
+        "explanations": [e.provenance.plain() for e in done.panel.explanations],
+        "skipped": [{"method": m, "reason": r} for m, r in done.panel.skipped],
+        "scores": [s.plain() for s in done.scores],
+        "files": {k: str(v) for k, v in done.files.items()},
+    }
+
+
+def show(done: Finished) -> None:
+    """A case's results for a person."""
+    table = Table(title=f"{done.opened.case.name}: {done.applicability.words}")
+    names = list(dict.fromkeys(s.metric.name for s in done.scores))
+    for column in ("method", "target", "ms", "passes", *names, "doubts"):
+        table.add_column(column, overflow="fold")
+    values = {(s.method, s.target, s.metric.name): s.value for s in done.scores}
+    for explanation in done.panel.explanations:
+        made = explanation.provenance
+        scores = [values.get((made.method, made.target, n), math.nan) for n in names]
+        table.add_row(
+            made.method,
+            made.target,
+            f"{made.ms:.0f}",
+            f"{made.own[0]}+{made.own[1]}",
+            *("undefined" if math.isnan(v) else f"{v:.3g}" for v in scores),
+            str(len(made.warnings)) if made.warnings else "",
+        )
+    face.out.print(table)
+    for method, reason in done.panel.skipped:
+        face.out.print(f"{method} skipped: {reason}", highlight=False)
+
+
+def _failure(name: str, error: PellucidError) -> dict[str, str]:
+    return {"case": name, "error": type(error).__name__, "problem": error.problem, "mend": error.mend}

@@ -1,0 +1,45 @@
+"""``pellucid``: the command."""
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from pellucid.cli import audit, demo, explain, face, lists, models
+
+app = typer.Typer(
+    name="pellucid",
+    help="Explain any medical-imaging model, and measure how far the explanation can be trusted. Research use: not a "
+    "medical device. Exit codes: 0 done or PASS, 1 FAIL, 2 bad input, 3 INCONCLUSIVE or NOT MEASURED.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,  # locals may hold what a log must not
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        face.out.print(f"pellucid {version('pellucid')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    _shown: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    """Options of every command."""
+
+
+app.command()(demo.demo)
+app.command()(explain.explain)
+app.command()(explain.evaluate)
+app.command()(lists.methods)
+app.command()(lists.metrics)
+app.add_typer(models.app, name="models")
+app.add_typer(audit.app, name="audit")
+
+
+def run() -> None:
+    """The entry point of the installed command."""
+    app()

@@ -1,0 +1,176 @@
+"""One case from file to results: applicability, explanations, scores, maps on disk, audit record."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from pellucid.core.case import Case
+from pellucid.core.errors import BadOption, NotApplicable
+from pellucid.core.explainer import Explainer
+from pellucid.core.grid import Calibration
+from pellucid.core.image import Modality
+from pellucid.core.infill import Infill
+from pellucid.core.metric import Metric
+from pellucid.core.target import Target
+from pellucid.io.archive import save_explanation
+from pellucid.io.modelcard import Applicability, check_applicability
+from pellucid.io.models import LoadedModel
+from pellucid.io.nifti import write_nifti
+from pellucid.workbench.evaluating import Scored, score_panel
+from pellucid.workbench.explaining import Manner, Panel, Progress, explain_case
+from pellucid.workbench.opening import Opened, assume_modality, default_target, open_case, parse_target
+from pellucid.workbench.recording import Recorder
+from pellucid.workbench.registry import explainers
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of each case.
+
+    Args:
+        targets: as ``parse_target`` reads them; empty: the default target.
+        methods: explainers; empty: every registered one with its defaults, those that cannot are listed.
+        metrics: scored for each map; may be empty.
+        infills: what hidden voxels show; None: the modality's.
+        crop: center of a box in LPS millimeters, for models that expect a crop.
+        seed: of everything random.
+        precision: ``float32`` or ``bfloat16``.
+        override: explain even where the card excludes the image; the report's first line says so.
+    """
+
+    targets: tuple[str, ...] = ()
+    methods: tuple[Explainer, ...] = ()
+    metrics: tuple[Metric, ...] = ()
+    infills: tuple[Infill, ...] | None = None
+    crop: tuple[float, float, float] | None = None
+    seed: int = 0
+    precision: str = "float32"
+    override: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """Results of one case.
+
+    Args:
+        opened: the case on the model's grid.
+        panel: its explanations.
+        scores: of each metric and method.
+        applicability: verdict of the model card.
+        files: written, by kind and method.
+    """
+
+    opened: Opened
+    panel: Panel
+    scores: tuple[Scored, ...]
+    applicability: Applicability
+    files: Mapping[str, Path] = field(default_factory=dict)
+
+
+def run_case(
+    case: Case,
+    loaded: LoadedModel,
+    request: Request,
+    recorder: Recorder | None = None,
+    progress: Progress | None = None,
+) -> Finished:
+    """Explain and score one case.
+
+    Raises:
+        NotApplicable: the model card excludes the image and ``override`` is not set.
+        PellucidError: of the image, the model or an explicitly named method.
+    """
+    case, verdict, warnings = _admit(case, loaded, request)
+    if verdict.verdict == "excluded" and recorder is not None:
+        recorder.overridden(case.name, "applicability")
+    opened = open_case(case, loaded.model, request.seed, request.infills)
+    manner = Manner(
+        precision=request.precision,
+        references=loaded.references,
+        applicability=verdict.words,
+        warnings=(*loaded.notes, *warnings),
+        strict=bool(request.methods),
+    )
+    chosen: Sequence[Explainer] = request.methods or tuple(cls() for cls in explainers().values())
+    panel = explain_case(opened, _targets(opened, request), chosen, manner, progress)
+    if recorder is not None:
+        for explanation in panel.explanations:
+            recorder.created(explanation)
+    scores = score_panel(panel, case, request.metrics, progress) if request.metrics else ()
+    return Finished(opened, panel, scores, verdict)
+
+
+def save_maps(finished: Finished, folder: Path) -> Finished:
+    """Write every map losslessly, and as NIfTI in the source's affine where the image is a volume in the patient.
+
+    Raises:
+        UnwritableOutput: the folder cannot be written.
+    """
+    files: dict[str, Path] = {}
+    several = len({e.provenance.target for e in finished.panel.explanations}) > 1
+    for explanation in finished.panel.explanations:
+        made = explanation.provenance
+        name = f"{made.method}-{_safe(made.target)}" if several else made.method
+        files[f"archive {name}"] = save_explanation(explanation, folder, name)
+        grid = finished.opened.image.grid
+        if grid.rank == 3 and grid.calibration is not Calibration.NONE:
+            path = folder / f"{name}.nii.gz"
+            write_nifti(explanation.on_image()[0], grid, path, f"{made.method} of {made.target}, research")
+            files[f"nifti {name}"] = path
+    return replace(finished, files=files)
+
+
+def _admit(case: Case, loaded: LoadedModel, request: Request) -> tuple[Case, Applicability, tuple[str, ...]]:
+    card = loaded.card
+    warnings: tuple[str, ...] = ()
+    if request.crop is not None:
+        case = _cropped(case, loaded, request.crop)
+        warnings += (f"cropped about {request.crop} mm (LPS) before the model saw it",)
+    if card is None:
+        return case, Applicability("unknown", "not checked: the model has no card"), warnings
+    modalities = [Modality(m) for m in card.modality]
+    if len(modalities) == 1:
+        case, said = assume_modality(case, modalities[0])
+        warnings += said
+    verdicts = [check_applicability(card, image) for image in case.images.values()]
+    worst = max(verdicts, key=lambda v: ("applies", "unknown", "excluded").index(v.verdict))
+    if worst.verdict == "excluded" and not request.override:
+        raise NotApplicable(
+            f"the model {loaded.model.identity.name} does not apply to case {case.name}: {worst.words}",
+            "choose another model or image, or pass --override to explain it all the same, marked as such",
+        )
+    return case, worst, warnings
+
+
+def _cropped(case: Case, loaded: LoadedModel, center: tuple[float, float, float]) -> Case:
+    """Cut each image to the model's input size about a point of the patient."""
+    spec = loaded.model.inputs[0]
+    if spec.size is None or spec.spacing is None:
+        raise BadOption("the model card gives no input size in mm to crop to", "leave out --crop, or crop the file")
+    images = {}
+    for name, image in case.images.items():
+        if image.grid.calibration is not Calibration.PATIENT:
+            raise BadOption("the image is not in patient space, so there is no point to crop about", "crop the file")
+        extent = [n * s for n, s in zip(spec.size, spec.spacing, strict=True)]
+        turned = image.grid.reoriented(spec.orientation) if spec.orientation else image.grid
+        world = turned.matrix[:3, :3] @ np.diag(np.asarray(extent) / np.asarray(turned.spacing))
+        edges = np.abs(np.linalg.inv(image.grid.matrix[:3, :3]) @ world).sum(1)
+        shape = tuple(int(min(n, round(float(e)))) for n, e in zip(image.grid.shape, edges, strict=True))
+        middle = image.grid.index(np.asarray(center))[0]
+        start = tuple(
+            int(np.clip(round(float(m) - (k - 1) / 2), 0, n - k))
+            for m, k, n in zip(middle, shape, image.grid.shape, strict=True)
+        )
+        images[name] = image.cropped(start, shape)
+    return replace(case, images=images)
+
+
+def _targets(opened: Opened, request: Request) -> list[Target]:
+    named = [parse_target(text, opened.model) for text in request.targets] or [parse_target(None, opened.model)]
+    return [t if t is not None else default_target(opened) for t in named]
+
+
+def _safe(text: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in text).strip("-")

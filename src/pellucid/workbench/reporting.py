@@ -1,0 +1,172 @@
+"""Pages for a reader: everything the display rules and the audit ask for, filled in from the results."""
+
+import hashlib
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pellucid.core.card import Card, MetricCard
+from pellucid.io.models import GoldenResult, LoadedModel
+from pellucid.show import report as pages
+from pellucid.show.sections import CaseReport, Check, MapPanel, MetricNote, PerformanceRow, ScoreRow, State
+from pellucid.workbench.evaluating import Scored, truth_region
+from pellucid.workbench.job import Finished
+from pellucid.workbench.recording import Recorder
+
+_STATES: dict[str, State] = {"applies": "pass", "unknown": "not measured", "excluded": "fail"}
+_SAME_MAP = 0.5  # rank correlation with the randomized model's map above which the map hardly depends on the weights
+_KEY = re.compile(r"^([a-z]+)(\d{4})")
+REPORT, INDEX = "report.html", "index.html"
+
+
+def write_report(
+    finished: Finished,
+    loaded: LoadedModel,
+    golden: Sequence[GoldenResult],
+    folder: Path,
+    recorder: Recorder | None = None,
+) -> Finished:
+    """Write one case's page into ``folder``.
+
+    Raises:
+        UnwritableOutput: the folder cannot be written.
+    """
+    path = pages.write_report(case_report(finished, loaded, golden), folder / REPORT, back=f"../{INDEX}")
+    if recorder is not None:
+        recorder.exported(finished.opened.case.name, "report", hashlib.sha256(path.read_bytes()).hexdigest())
+    return replace(finished, files={**finished.files, "report": path})
+
+
+def write_index(
+    finished: Sequence[tuple[Finished, LoadedModel, Sequence[GoldenResult]]], folder: Path, title: str
+) -> Path:
+    """Write the overview of several cases into ``folder``."""
+    entries = [
+        pages.entry_of(case_report(one, loaded, golden), f"{one.opened.case.name}/{REPORT}")
+        for one, loaded, golden in finished
+    ]
+    return pages.write_index(entries, folder / INDEX, title)
+
+
+def case_report(finished: Finished, loaded: LoadedModel, golden: Sequence[GoldenResult]) -> CaseReport:
+    """One case's results as the page takes them."""
+    opened, panel = finished.opened, finished.panel
+    titles = _titles(finished)
+    maps = tuple(
+        MapPanel(explanation, title, made.card.shows, made.card.caution, source_words(made.card))
+        for explanation, made, title in zip(panel.explanations, panel.made_by, titles, strict=True)
+    )
+    return CaseReport(
+        case=opened.case,
+        image=opened.image,
+        applicability=Check("applicability", _STATES[finished.applicability.verdict], finished.applicability.words),
+        golden=golden_check(golden),
+        prediction=panel.explanations[0].prediction,
+        maps=maps,
+        scores=tuple(_row(scored, titles, finished) for scored in finished.scores),
+        region=truth_region(opened.case),
+        facts=model_facts(loaded),
+        performance=_performance(loaded),
+        checks=_checks(finished),
+        warnings=loaded.notes,
+        skipped=panel.skipped,
+    )
+
+
+def golden_check(results: Sequence[GoldenResult]) -> Check:
+    """Whether the model still gives the scores its card promises; a model that does not explains nothing."""
+    name = "golden vectors"
+    if not results:
+        return Check(
+            name, "not measured", "the model has no golden vectors: a preprocessing mismatch would not be noticed"
+        )
+    worst = max(r.deviation for r in results)
+    return Check(name, "pass", f"{len(results)} golden input(s) give the promised scores (off by at most {worst:.2g})")
+
+
+def model_facts(loaded: LoadedModel) -> dict[str, str]:
+    """What a reader must know before believing the model."""
+    identity, card = loaded.model.identity, loaded.card
+    facts = {"Name": f"{identity.name} {identity.version}".strip()}
+    if card is None:
+        return facts | {"Card": "none: use, training data and performance are not stated"}
+    stated = {
+        "Intended use": card.facts.intended_use,
+        "Out of scope": card.facts.out_of_scope,
+        "Training data": card.facts.training_data,
+        "Gaps": card.facts.gaps,
+        "Operating point": card.output.operating_point_source,
+        "Owner": card.facts.owner,
+        "Clearance": card.facts.clearance,
+        "License": card.model.license,
+        "Source": card.model.source,
+        "Last change": card.facts.last_change,
+    }
+    return facts | stated
+
+
+def source_words(card: Card | MetricCard) -> str:
+    """A bibliography key as a reader writes it.
+
+    Example:
+        >>> from pellucid.explain.cam import GradCAM
+        >>> source_words(GradCAM.card)
+        'Selvaraju 2017 (selvaraju2017gradcam)'
+    """
+    found = _KEY.match(card.source)
+    return f"{found[1].capitalize()} {found[2]} ({card.source})" if found else card.source
+
+
+def _titles(finished: Finished) -> list[str]:
+    """The method, with the target where several are explained."""
+    made = [e.provenance for e in finished.panel.explanations]
+    several = len({p.target for p in made}) > 1
+    return [f"{p.method}: {p.target}" if several else p.method for p in made]
+
+
+def _row(scored: Scored, titles: Sequence[str], finished: Finished) -> ScoreRow:
+    made = [(e.provenance.method, e.provenance.target) for e in finished.panel.explanations]
+    card = scored.metric.card
+    note = MetricNote(
+        name=scored.metric.name,
+        measures=card.measures,
+        says=card.shows,
+        caution=card.caution,
+        direction=card.direction,
+        unit=finished.panel.probes[0].target.unit if card.unit == "target's unit" else card.unit,
+        source=source_words(card),
+    )
+    value = None if math.isnan(scored.value) else scored.value
+    return ScoreRow(note, titles[made.index((scored.method, scored.target))], value, scored.reason, scored.region or "")
+
+
+def _performance(loaded: LoadedModel) -> tuple[PerformanceRow, ...]:
+    if loaded.card is None:
+        return ()
+    return tuple(
+        PerformanceRow(p.metric, f"{p.value:.3g}", f"{p.low:.3g} to {p.high:.3g}", f"{p.data} (n = {p.n})")
+        for p in loaded.card.performance
+    )
+
+
+def _checks(finished: Finished) -> tuple[Check, ...]:
+    """Calculation checks; they say nothing about whether the model is right."""
+    checks: list[Check] = []
+    for explanation, title in zip(finished.panel.explanations, _titles(finished), strict=True):
+        gaps = [w for w in explanation.answer.warnings if w.startswith("completeness gap")]
+        if explanation.provenance.method == "IntegratedGradients":
+            words = gaps[0] if gaps else "the values add up to the score difference within 5 %"
+            checks.append(Check(f"completeness of {title}", "fail" if gaps else "pass", words))
+    randomized = (s for s in finished.scores if s.metric.name == "ModelParameterRandomization")
+    return (*checks, *(_dependence(s) for s in randomized))
+
+
+def _dependence(scored: Scored) -> Check:
+    name = f"dependence of {scored.method} on the weights"
+    if math.isnan(scored.value):
+        return Check(name, "not measured", scored.reason)
+    same = scored.value > _SAME_MAP
+    words = f"rank correlation with the map of the randomized model {scored.value:.2f} (limit {_SAME_MAP}, ours)"
+    return Check(name, "fail" if same else "pass", words)

@@ -1,0 +1,240 @@
+"""The whole path through the command, on a picture, a volume and a DICOM series, with real images."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom.data
+import pytest
+from pellucid.io.archive import load_explanation
+from PIL import Image as Picture
+
+Command = Callable[..., object]
+METHODS = {"GradCAM", "HiResCAM", "InputXGradient", "IntegratedGradients", "Occlusion", "Saliency"}
+
+
+def packaged(package: str, inside: str) -> Path:
+    spec = find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / inside
+
+
+@pytest.fixture
+def gray_picture(tmp_path: Path) -> Path:
+    retina = Picture.open(packaged("skimage", "data/retina.jpg")).convert("L").resize((300, 200))
+    path = tmp_path / "gray.png"
+    retina.save(path)
+    return path
+
+
+def test_picture(pellucid: Command, classifier: Path, gray_picture: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = pellucid("explain", gray_picture, "--model", classifier, "--trust-code", "--out", out, "--json")
+    assert done.code == 0, done.err
+    case = done.json["cases"][0]
+    assert {e["method"] for e in case["explanations"]} == METHODS
+    assert case["explanations"][0]["model"] == "test classifier 1"
+    report = Path(case["files"]["report"])
+    assert report.is_file()
+    page = report.read_text()
+    assert "not a medical device" in page.lower()
+    assert "patient left" not in page.lower()
+    back = load_explanation(Path(case["files"]["archive GradCAM"]))
+    assert back.numpy().shape == (1, 200, 300)
+
+
+def test_one_method_with_parameters_and_named_target(
+    pellucid: Command, classifier: Path, gray_picture: Path, tmp_path: Path
+) -> None:
+    done = pellucid(
+        "explain",
+        gray_picture,
+        "--model",
+        classifier,
+        "--trust-code",
+        "--out",
+        tmp_path / "o",
+        "--json",
+        "--method",
+        "Occlusion:window=100,stride=100",
+        "--target",
+        "finding>normal",
+        "--fill",
+        "0",
+    )
+    assert done.code == 0, done.err
+    made = done.json["cases"][0]["explanations"]
+    assert [e["method"] for e in made] == ["Occlusion"]
+    assert made[0]["settings"]["window"] == 100
+    assert made[0]["target"] == "finding over normal"
+    assert made[0]["infill"] == "constant 0 (network units)"
+
+
+def test_volume_lines_up_with_its_source(pellucid: Command, dark_voxels: Path, tmp_path: Path) -> None:
+    affine = np.array([[-2.0, 0, 0, 90], [0, 2.5, 0, -120], [0, 0, 3, -70], [0, 0, 0, 1.0]])
+    values = np.full((40, 36, 20), 40.0, np.float32)
+    values[10:20, 8:20, 6:12] = -900
+    path = tmp_path / "volume.nii.gz"
+    nib.save(nib.Nifti1Image(values, affine), path)
+    done = pellucid(
+        "explain",
+        path,
+        "--model",
+        dark_voxels,
+        "--trust-code",
+        "--out",
+        tmp_path / "o",
+        "--json",
+        "--target",
+        "air",
+        "--method",
+        "Saliency",
+        "--method",
+        "InputXGradient",
+    )
+    assert done.code == 0, done.err
+    written = nib.load(done.json["cases"][0]["files"]["nifti Saliency"])
+    np.testing.assert_allclose(written.affine, affine, atol=1e-4)
+    heat = np.asarray(written.dataobj)
+    center = (heat[..., None] * np.stack(np.indices(heat.shape), -1)).sum((0, 1, 2)) / heat.sum()
+    np.testing.assert_allclose(center, [14.5, 13.5, 8.5], atol=0.5)
+
+
+def test_dicom_series(pellucid: Command, dark_voxels: Path, shared_data: Path, tmp_path: Path) -> None:
+    series = shared_data / "ct_lung_boxes" / "Lung_Dx-A0001_s1"
+    done = pellucid(
+        "explain",
+        series,
+        "--model",
+        dark_voxels,
+        "--trust-code",
+        "--out",
+        tmp_path / "o",
+        "--json",
+        "--target",
+        "air",
+        "--method",
+        "Saliency",
+        "--method",
+        "Occlusion:window=80,stride=80",
+    )
+    assert done.code == 0, done.err
+    case = done.json["cases"][0]
+    written = nib.load(case["files"]["nifti Saliency"])
+    assert sorted(written.shape) == [15, 512, 512]
+    page = Path(case["files"]["report"]).read_text()
+    for letter in ("R", "L", "A", "P"):
+        assert f">{letter}<" in page or letter in page
+
+
+def test_radiograph_in_dicom(pellucid: Command, classifier: Path, tmp_path: Path) -> None:
+    film = Path(str(pydicom.data.get_testdata_file("RG1_UNCR.dcm", download=False)))
+    done = pellucid(
+        "explain", film, "--model", classifier, "--trust-code", "--out", tmp_path / "o", "--json", "--method", "GradCAM"
+    )
+    assert done.code == 0, done.err
+    assert done.json["cases"][0]["case"].startswith("case-")
+
+
+def test_evaluate_scores_every_map(pellucid: Command, classifier: Path, gray_picture: Path, tmp_path: Path) -> None:
+    mask = np.zeros((200, 300), np.uint8)
+    mask[50:100, 60:160] = 255
+    Picture.fromarray(mask).save(tmp_path / "mask.png")
+    done = pellucid(
+        "evaluate",
+        gray_picture,
+        "--model",
+        classifier,
+        "--trust-code",
+        "--out",
+        tmp_path / "o",
+        "--json",
+        "--method",
+        "GradCAM",
+        "--method",
+        "Saliency",
+        "--region",
+        tmp_path / "mask.png",
+    )
+    assert done.code == 0, done.err
+    scores = done.json["cases"][0]["scores"]
+    named = {(s["method"], s["metric"]) for s in scores}
+    assert len(named) == 2 * 6
+    assert all(s["value"] is not None or s["reason"] for s in scores)
+    dice = next(s for s in scores if s["metric"] == "Dice" and s["method"] == "Saliency")
+    assert 0 <= dice["value"] <= 1
+    assert dice["region"] == "expert"
+
+
+def test_without_a_region_overlap_is_undefined_and_says_why(
+    pellucid: Command, classifier: Path, gray_picture: Path, tmp_path: Path
+) -> None:
+    done = pellucid(
+        "evaluate",
+        gray_picture,
+        "--model",
+        classifier,
+        "--trust-code",
+        "--out",
+        tmp_path / "o",
+        "--json",
+        "--method",
+        "Saliency",
+        "--metric",
+        "Dice",
+    )
+    score = done.json["cases"][0]["scores"][0]
+    assert score["value"] is None
+    assert score["reason"] == "no expert or planted region"
+
+
+def test_the_same_seed_gives_the_same_maps(
+    pellucid: Command, classifier: Path, gray_picture: Path, tmp_path: Path
+) -> None:
+    maps = []
+    for name in ("a", "b"):
+        done = pellucid(
+            "explain",
+            gray_picture,
+            "--model",
+            classifier,
+            "--trust-code",
+            "--out",
+            tmp_path / name,
+            "--json",
+            "--method",
+            "IntegratedGradients",
+            "--seed",
+            "5",
+        )
+        maps.append(load_explanation(Path(done.json["cases"][0]["files"]["archive IntegratedGradients"])).numpy())
+    np.testing.assert_array_equal(*maps)
+
+
+def test_several_cases_get_an_index(pellucid: Command, classifier: Path, gray_picture: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("one.png", "two.png"):
+        (folder / name).write_bytes(gray_picture.read_bytes())
+    (folder / "broken.png").write_bytes(gray_picture.read_bytes()[:400])
+    done = pellucid(
+        "explain",
+        folder,
+        "--model",
+        classifier,
+        "--trust-code",
+        "--out",
+        tmp_path / "o",
+        "--json",
+        "--method",
+        "GradCAM",
+    )
+    assert done.code == 2, "a bad case must show in the exit code"
+    assert [c["case"] for c in done.json["cases"]] == ["one", "two"]
+    assert len(done.json["failures"]) == 1
+    index = (tmp_path / "o" / "index.html").read_text()
+    assert "one/report.html" in index
+    assert "two/report.html" in index
