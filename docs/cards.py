@@ -1,9 +1,14 @@
 """Write one page per method and metric from its card, so that the documentation cannot drift from the code."""
 
+import io
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import matplotlib as mpl
+from matplotlib.mathtext import math_to_image
 
 from pellucid.core.card import Card, Declared, MetricCard
 from pellucid.core.explainer import Explainer
@@ -11,6 +16,7 @@ from pellucid.core.metric import Metric
 from pellucid.workbench.registry import load_all
 
 HERE = Path(__file__).resolve().parent
+_INK = "#6b7280"  # legible on light and on dark pages
 
 
 @dataclass(frozen=True)
@@ -60,9 +66,10 @@ def page(name: str, cls: Any, notes: dict[str, str]) -> str:
         _sentence(card.caution),
         "```",
         "",
-        "$$",
-        card.equation,
-        "$$",
+        f"```{{image}} {name}.svg",
+        f":alt: {_quoted(card.equation)}",
+        ":align: center",
+        "```",
         "",
         "| | |",
         "|---|---|",
@@ -85,6 +92,17 @@ def page(name: str, cls: Any, notes: dict[str, str]) -> str:
     return "\n".join(lines)
 
 
+def picture(equation: str) -> str:
+    """An equation as SVG: set here and not in the reader's browser, which may have no network."""
+    plain = re.sub(r"\\[bB]igg?[lr]?(?![a-z])", r"\\,", equation)
+    plain = re.sub(r"\\tfrac(\w)(\w)", r"\\frac{\1}{\2}", plain).replace(r"\tfrac", r"\frac")
+    drawn = io.BytesIO()
+    settings = {"svg.hashsalt": "pellucid", "mathtext.fontset": "cm", "font.size": 15, "savefig.transparent": True}
+    with mpl.rc_context(settings):
+        math_to_image(f"${plain}$", drawn, format="svg", color=_INK)
+    return re.sub(r"<metadata>.*?</metadata>", "", drawn.getvalue().decode(), flags=re.DOTALL)
+
+
 def index(shelf: Shelf, classes: dict[str, type[Declared]]) -> str:
     """The table of one kind, with its pages below it."""
     head = "| name | family | what it shows | what it is bad at | own passes |"
@@ -105,8 +123,9 @@ def write(folder: Path) -> list[Path]:
         here = folder / shelf.folder
         here.mkdir(parents=True, exist_ok=True)
         pages = {f"{name}.md": page(name, cls, notes) for name, cls in classes.items()}
+        pages |= {f"{name}.svg": picture(cls.card.equation) for name, cls in classes.items()}
         pages["index.md"] = index(shelf, classes)
-        for old in here.glob("*.md"):
+        for old in here.iterdir():
             if old.name not in pages:
                 old.unlink()
         for file, text in pages.items():
@@ -167,6 +186,10 @@ def _parameters(cls: type[Declared]) -> list[str]:
 def _type(hint: object) -> str:
     text = hint.__name__ if isinstance(hint, type) else str(hint)
     return text.replace("pellucid.core.infill.", "").replace("typing.", "").replace("|", "\\|")
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _cell(text: str) -> str:

@@ -5,8 +5,11 @@ import re
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
+from matplotlib.figure import Figure
 from sphinx.application import Sphinx
+from sphinx_gallery.scrapers import figure_rst
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -28,14 +31,13 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
     "sphinxcontrib.bibtex",
     "sphinx_gallery.gen_gallery",
 ]
 
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_build", "gallery/**/*.ipynb", "gallery/**/*.py", "gallery/**/*.zip", "gallery/**/*.json"]
-myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "amsmath"]
+myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
 bibtex_bibfiles = ["../references.bib"]
@@ -44,10 +46,23 @@ bibtex_reference_style = "author_year"
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_custom_sections = [("Source", "notes_style")]
+
+
+def figures(_block: object, variables: dict[str, Any], settings: dict[str, Any]) -> str:
+    """The matplotlib figures that an example has named, each shown once."""
+    shown, names = set(variables.setdefault("shown", [])), []
+    for value in variables["example_globals"].values():
+        if isinstance(value, Figure) and id(value) not in shown:
+            path = next(variables["image_path_iterator"])
+            value.savefig(path, dpi=110, bbox_inches="tight")
+            variables["shown"].append(id(value))
+            names.append(path)
+    return figure_rst(names, settings["src_dir"])
+
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
@@ -58,6 +73,7 @@ sphinx_gallery_conf = {
     "show_signature": False,
     "remove_config_comments": True,
     "abort_on_example_error": True,
+    "image_scrapers": (figures,),
     "plot_gallery": True,
     "write_computation_times": False,
     "reset_modules": (),
@@ -84,6 +100,14 @@ def _escape(_app: Sphinx, _what: str, _name: str, _thing: object, _options: obje
         lines[i] = "".join(parts)
 
 
+def _plain(_app: Sphinx, _what: str, _name: str, _thing: object, _options: object, call: str, back: str) -> object:
+    """A signature with the types only: what a parameter means stands in the table of the card."""
+    if not call:
+        return call, back
+    return re.sub(r"~[\w.]*\.(\w+)", r"\1", re.sub(r"Annotated\[(.*?), '[^']*'\]", r"\1", call)), back
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.connect("autodoc-process-signature", _plain)
     app.connect("autodoc-process-docstring", _escape)

@@ -29,7 +29,7 @@ image = nn.functional.interpolate(photograph, size=(352, 352), mode="area")
 import pellucid
 
 explanation = pellucid.explain(network, image, target=3, method="GradCAM")
-explanation.plot()
+figure = explanation.plot()
 
 # %%
 # Below the picture is a map with a unit, and everything that is needed to repeat it.
@@ -42,8 +42,9 @@ for key, value in explanation.provenance.plain().items():
 # Another method, with a parameter. Occlusion hides a block and watches the score. Nothing is neutral to show instead:
 # so it uses two fills, and tells how far they disagree.
 
-occlusion = pellucid.explain(network, image, target=3, method="Occlusion:window=64,stride=32")
-occlusion.plot()
+method = "Occlusion:window=64,stride=32"
+occlusion = pellucid.explain(network, image, target=3, method=method)
+figure = occlusion.plot()
 
 # %%
 # What does the map depend on? Fresh weights are the control: a method that draws the same picture for another network
@@ -54,5 +55,5 @@ for layer in network:
     if isinstance(layer, nn.Conv2d | nn.Linear):
         layer.reset_parameters()
 again = pellucid.explain(network, image, target=3, method="GradCAM")
-before, after = (torch.from_numpy(e.numpy()).flatten() for e in (explanation, again))
-print(f"correlation of the two maps: {torch.corrcoef(torch.stack([before, after]))[0, 1]:.2f}")
+maps = torch.stack([torch.from_numpy(e.numpy()).flatten() for e in (explanation, again)])
+print(f"correlation of the two maps: {torch.corrcoef(maps)[0, 1]:.2f}")
