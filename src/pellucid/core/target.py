@@ -19,7 +19,7 @@ class BoundTarget:
 
     Args:
         name: for pictures and tables.
-        score: model output -> one scalar per item; linear in the output, in ``unit``.
+        score: model output (float32 at least) -> one scalar per item; linear in the output, in ``unit``.
         unit: ``logit``, ``probability`` or the unit of a regression.
         label: index of the explained class, where there is one.
     """
@@ -30,9 +30,8 @@ class BoundTarget:
     label: int | None = None
 
     def __call__(self, output: Tensor) -> Float[Tensor, " batch"]:
-        """One scalar per item, float32 at least."""
-        value = self.score(output)
-        return value if value.dtype == torch.float64 else value.float()
+        """One scalar per item, float32 at least: a mean over a region taken in bfloat16 has two digits."""
+        return self.score(output if output.dtype == torch.float64 else output.float())
 
 
 class Target(ABC):
@@ -138,7 +137,7 @@ class RegionScore(Target):
         else:
             index = find_label(self.label, labels, output.shape[1])
             name = _name(index, labels)
-        mask = self._mask(output, index, name, regions)
+        mask = self._mask(output, index, regions, 0.5 if unit == "probability" else 0.0)
         count = mask.flatten(1).sum(1)
         if bool((count == 0).any()):
             raise BadRegion(
@@ -164,9 +163,9 @@ class RegionScore(Target):
             )
         return _name(index, labels)
 
-    def _mask(self, output: Tensor, index: int, name: str, regions: Mapping[str, Tensor]) -> Tensor:
+    def _mask(self, output: Tensor, index: int, regions: Mapping[str, Tensor], even: float) -> Tensor:
         if self.region is None:
-            predicted = output[:, 0] > 0 if output.shape[1] == 1 else output.argmax(1) == index
+            predicted = output[:, 0] > even if output.shape[1] == 1 else output.argmax(1) == index
             return predicted.detach()
         if self.region not in regions:
             raise UnknownName(f"no region {self.region!r}", f"regions: {', '.join(regions) or 'none'}")
@@ -187,9 +186,9 @@ def find_label(label: Label, labels: Sequence[str], count: int) -> int:
         UnknownLabel: the model has no such class; the message lists those it has.
     """
     known = ", ".join(f"{i} {name}" for i, name in enumerate(labels)) or f"0 to {count - 1}"
-    if isinstance(label, str) and not label.lstrip("-").isdigit():
-        if label in labels:
-            return labels.index(label)
+    if isinstance(label, str) and label in labels:
+        return labels.index(label)  # before it is read as a number: grades are called 1, 2, 3
+    if isinstance(label, str) and not label.lstrip("-").isdecimal():
         raise UnknownLabel(f"the model has no label {label!r}", f"labels: {known}")
     index = int(label)
     if not 0 <= index < count:
