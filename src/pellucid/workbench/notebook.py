@@ -1,5 +1,7 @@
 """The three lines for a notebook: a module and a tensor, no card."""
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -29,7 +31,7 @@ def explain(
 
     Args:
         module: any torch module, in any mode, on any device; it is left exactly as it was. A ``Model`` says more
-            (labels, which element of a dict output).
+            (labels, which element of a dict output); what it says of preparing an image is not applied again.
         tensor: (1, channel, height, width) or (1, channel, depth, height, width), as the module takes it.
         target: index or name of the class, or a Target; None: the predicted class, or the largest structure.
         method: name, with parameters if need be (``"Occlusion:window=16"``), or an explainer.
@@ -52,12 +54,18 @@ def explain(
             f"expected one image (1, channel, *space) of 2 or 3 spatial axes, got {tuple(tensor.shape)}",
             "add the batch axis with tensor[None], or explain one item at a time",
         )
-    model = module if isinstance(module, Model) else _bare_model(module, tensor)
+    model = _unprepared(module) if isinstance(module, Model) else _bare_model(module, tensor)
     image = Image(tensor[0].detach().cpu().float(), Grid.regular(tensor.shape[2:]))
     opened = open_case(Case("tensor", {model.primary: image}), model, seed)
     chosen = target if isinstance(target, Target) else _target(target, model)
     explainer = make_explainer(method) if isinstance(method, str) else method
     return explain_case(opened, [chosen or default_target(opened)], [explainer]).explanations[0]
+
+
+def _unprepared(model: Model) -> Model:
+    """The model, taking tensors as they are: windows and sizes of its card belong to images."""
+    specs = tuple(InputSpec(s.name, s.rank, s.channels, "gray" if s.channels == 1 else "rgb") for s in model.inputs)
+    return replace(model, inputs=specs)
 
 
 def _bare_model(module: nn.Module, tensor: Tensor) -> Model:
@@ -66,6 +74,11 @@ def _bare_model(module: nn.Module, tensor: Tensor) -> Model:
     model = Model(module, (spec,))
     with model.held(), torch.no_grad():
         output = model({spec.name: tensor.to(model.device)})
+    if output.ndim < 2:
+        raise ShapeMismatch(
+            f"expected an output (batch, class) or (batch, class, *space) from the module, got {tuple(output.shape)}",
+            "let the module keep the class axis, of length 1 for a single score",
+        )
     task = "classification" if output.ndim == 2 else "segmentation"
     activation = "sigmoid" if output.shape[1] == 1 else "softmax"
     return Model(module, (spec,), OutputSpec(task=task, activation=activation))
