@@ -153,7 +153,7 @@ def _explain(probe: Probe, explainer: Explainer, opened: Opened, manner: Manner)
         versions={"pellucid": version("pellucid"), "torch": torch.__version__, "python": platform.python_version()},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         applicability=manner.applicability,
-        warnings=(*manner.warnings, *prepared.notes, *opened.case.notes, *answer.warnings, *_doubts(prediction)),
+        warnings=(*manner.warnings, *prepared.notes, *opened.case.notes, *answer.warnings, *_doubts(prediction, probe)),
     )
     known = manner.references.get(spell(explainer), {})  # a reference means nothing for other settings
     image = opened.image
@@ -168,20 +168,23 @@ def predict(probe: Probe) -> Prediction:
     flat = scores.flatten(2).mean(2)[0] if scores.ndim > 2 else scores[0]
     names = [spec.labels[i] if i < len(spec.labels) else f"class {i}" for i in range(len(flat))]
     by_label = dict(zip(names, (float(v) for v in flat), strict=True))
+    scored = spec.task == "classification"  # a measured value is no score in [0, 1]
     return Prediction(
         label=target.name,
         value=value,
         unit=target.unit,
-        score=by_label.get(target.name) if scores.ndim == 2 else None,
+        score=by_label.get(target.name) if scored else None,
         threshold=spec.operating_point.get(target.name),
         predicted=max(by_label, key=lambda n: by_label[n]),
         scores=by_label,
     )
 
 
-def _doubts(prediction: Prediction) -> tuple[str, ...]:
+def _doubts(prediction: Prediction, probe: Probe) -> tuple[str, ...]:
     doubts = []
-    if prediction.score is not None and prediction.predicted != prediction.label:
+    # several findings may be present at once, and then the one with the highest score is not "the" predicted one
+    exclusive = probe.model.output.activation != "sigmoid" or probe.output.shape[1] == 1
+    if exclusive and prediction.score is not None and prediction.predicted != prediction.label:
         doubts.append(f"the explained class ({prediction.label}) is not the predicted one ({prediction.predicted})")
     if prediction.score is not None and (prediction.score > 0.9999 or prediction.score < 0.0001):
         doubts.append("the model score is saturated: small changes hardly move it")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pellucid.core.case import Case
-from pellucid.core.errors import BadRegion, InputError, ShapeMismatch, UnknownName
+from pellucid.core.errors import BadRegion, CannotDo, InputError, ShapeMismatch, UnknownName
 from pellucid.core.image import Image, Modality
 from pellucid.core.infill import Infill
 from pellucid.core.model import Model
@@ -60,7 +60,11 @@ def open_case(case: Case, model: Model, seed: int = 0, infills: tuple[Infill, ..
 
     Raises:
         InputError: an image that does not fit the model's input, or a region that vanishes on its grid.
+        CannotDo: the model takes a vector beside images.
     """
+    vectors = [s.name for s in model.inputs if not s.rank]
+    if vectors:
+        raise CannotDo(f"the model takes {vectors}, and a case holds only images", "open a Probe with all inputs")
     images = _matched(case, model)
     prepared = {spec.name: prepare(images[spec.name], spec) for spec in model.inputs}
     primary = prepared[model.primary]
