@@ -3,9 +3,10 @@
 import importlib
 import pkgutil
 import types
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Literal, get_args, get_origin
+from typing import Literal, Union, get_args, get_origin
 
 from pellucid.core.card import Declared
 from pellucid.core.card import find_declared as _find
@@ -99,17 +100,19 @@ def _make(base: type[Declared], text: str) -> object:
 
 
 def _parse(key: str, text: str, kind: object) -> object:
-    options = get_args(kind) if get_origin(kind) in (types.UnionType,) else (kind,)
+    options = get_args(kind) if get_origin(kind) in (types.UnionType, Union) else (kind,)
     if type(None) in options and text.lower() == "none":
         return None
-    for option in options:
-        if option is Infill:
-            return parse_infill(text)
-        if get_origin(option) is Literal or option is str:
-            return text
-        if option in (int, float):
-            try:
-                return option(text)
-            except ValueError as error:
-                raise BadOption(f"{key} must be {option.__name__}, got {text!r}", "correct the value") from error
-    raise BadOption(f"{key} cannot be given as text", "set it from Python")
+    if Infill in options:
+        return parse_infill(text)
+    words = [w for o in options if get_origin(o) is Literal for w in get_args(o)]
+    if text in words or str in options:
+        return text
+    for number in (int, float):
+        if number in options:
+            with suppress(ValueError):
+                return number(text)
+    expected = [str(w) for w in words] + [o.__name__ for o in (int, float) if o in options]
+    if not expected:
+        raise BadOption(f"{key} cannot be given as text", "set it from Python")
+    raise BadOption(f"{key} must be {' or '.join(expected)}, got {text!r}", "correct the value")
