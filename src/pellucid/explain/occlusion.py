@@ -34,7 +34,7 @@ class Occlusion(Explainer):
         Signed attribution in the target's unit: positive where hiding lowers the score.
 
     Raises:
-        BadOption: a window or stride that is not positive.
+        BadOption: a window or stride that is not positive, or a stride that leaves gaps.
 
     Source:
         zeiler2014visualizing. Overlapping windows are averaged by coverage.
@@ -79,6 +79,11 @@ class Occlusion(Explainer):
         share, step = (8, 2) if grid.rank == 2 else (4, 1)  # a volume has many more positions
         shortest = min(n * s for n, s in zip(grid.shape, grid.spacing, strict=True))
         edge = self.window or max(shortest / share, 4 * max(grid.spacing))
+        if self.stride is not None and self.stride > edge:
+            raise BadOption(
+                f"expected a stride of at most the window's {edge:g}, got {self.stride:g}",
+                "voxels between two windows would never be hidden: take a smaller stride or a larger window",
+            )
         window = tuple(min(n, max(1, round(v))) for n, v in zip(grid.shape, grid.voxels(edge), strict=True))
         stride = tuple(max(1, round(v)) for v in grid.voxels(self.stride or edge / step))
         return window, stride
@@ -112,9 +117,9 @@ class Occlusion(Explainer):
 def _falls(probe: Probe, fill: Infill, window: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
     """Mean fall of the score over the windows that cover each voxel: "batch 1 *space"."""
     shape = probe.grid.shape
-    total = torch.zeros(probe.batch, 1, *shape, device=probe.model.device)
-    cover = torch.zeros(1, 1, *shape, device=probe.model.device)
     whole = probe.baseline_score
+    total = torch.zeros(probe.batch, 1, *shape, device=whole.device, dtype=whole.dtype)
+    cover = torch.zeros(1, 1, *shape, device=whole.device, dtype=whole.dtype)
     scores = Stream(probe, fill).scores(_keeps(shape, window, stride))
     for corner, score in zip(_corners(shape, window, stride), scores, strict=True):
         block = (slice(None), slice(None), *(slice(c, c + w) for c, w in zip(corner, window, strict=True)))
