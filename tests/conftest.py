@@ -13,7 +13,8 @@ from jaxtyping import install_import_hook
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    install_import_hook("pellucid.core", "beartype.beartype")
+    # an int where a float is expected is right in Python, and beartype must be told
+    install_import_hook("pellucid.core", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 REFERENCE = Path(__file__).resolve().parent / "reference"
