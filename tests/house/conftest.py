@@ -17,6 +17,7 @@ from pellucid.core.metric import Metric
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "pellucid"
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,19 @@ class Source:
         """Where it is in the package, such as ``core/grid.py``."""
         return self.path.relative_to(PACKAGE).as_posix()
 
-    def functions(self) -> list[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
-        """Every function and method with ``file:line name``."""
-        kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
-        return [(f"{self.name}:{n.lineno} {n.name}", n) for n in ast.walk(self.tree) if isinstance(n, kinds)]
+    def functions(self) -> list[tuple[str, Function]]:
+        """Every function and method with ``file:line Class.name``."""
+        found: list[tuple[str, Function]] = []
+
+        def visit(node: ast.AST, inside: str) -> None:
+            for child in ast.iter_child_nodes(node):
+                named = isinstance(child, Function | ast.ClassDef)
+                if isinstance(child, Function):
+                    found.append((f"{self.name}:{child.lineno} {inside}{child.name}", child))
+                visit(child, f"{inside}{child.name}." if named else inside)
+
+        visit(self.tree, "")
+        return found
 
 
 @pytest.fixture(scope="session")
@@ -67,16 +77,17 @@ def declared(modules: dict[str, ModuleType]) -> dict[str, type[Declared]]:
 
 
 @pytest.fixture(scope="session")
-def tracked() -> dict[str, str]:
-    """Every text file that is or would be committed, by path: what git ignores is left out."""
+def committed() -> list[str]:
+    """Every file that is or would be committed: what git ignores is left out."""
     listing = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     done = subprocess.run(listing, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         pytest.skip("not a git checkout: what would be committed is not known")
-    texts: dict[str, str] = {}
-    for name in filter(None, done.stdout.split("\0")):
-        path = ROOT / name
-        content = path.read_bytes() if path.is_file() else b""
-        if b"\0" not in content[:8192]:
-            texts[name] = content.decode("utf-8", errors="replace")
-    return texts
+    return [name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+@pytest.fixture(scope="session")
+def tracked(committed: list[str]) -> dict[str, str]:
+    """The text of those that are text, by path."""
+    contents = {name: (ROOT / name).read_bytes() for name in committed}
+    return {n: c.decode("utf-8", errors="replace") for n, c in contents.items() if b"\0" not in c[:8192]}

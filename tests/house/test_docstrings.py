@@ -55,6 +55,8 @@ def arguments(thing: Any) -> list[str]:
     if dataclasses.is_dataclass(thing):
         own = vars(thing).get("__annotations__", {})
         return [f.name for f in dataclasses.fields(thing) if f.name in own and not f.name.startswith("_")]
+    if issubclass(thing, tuple):
+        return list(thing._fields)
     if "__init__" in vars(thing):
         return [p for p in inspect.signature(thing.__init__).parameters if p != "self"]
     return []

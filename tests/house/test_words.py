@@ -95,12 +95,16 @@ def test_nothing_is_left_unfinished(tracked: dict[str, str]) -> None:
 
 
 def test_weights_are_never_unpickled(tracked: dict[str, str]) -> None:
-    assert not offenders(tracked, [r"weights_only\s*=\s*" + "False", r"\bpickle\." + "loads?"])
+    assert not offenders(tracked, [r"weights_only\s*=\s*" + "False"])
+    # a test may show that a payload is one
+    ours = {n: text for n, text in tracked.items() if not n.startswith("tests/")}
+    assert not offenders(ours, [r"\bpickle\." + "loads?\\("])
 
 
-def test_shared_data_is_only_pointed_at(tracked: dict[str, str], root: Path) -> None:
-    """Real images of other people are read beside the clone, and never from inside it."""
-    formats = (".dcm", ".nii", ".nii.gz", ".ima", ".tif", ".tiff", ".jpg", ".jpeg")
-    assert not [n for n in tracked if n.lower().endswith(formats)]
-    heavy = {n: (root / n).stat().st_size for n in tracked if (root / n).is_file()}
+def test_shared_data_is_only_pointed_at(committed: list[str], root: Path) -> None:
+    """Real images of other people are read beside the clone, and never from inside it; a golden vector is our own."""
+    formats = (".dcm", ".nii", ".nii.gz", ".ima", ".tif", ".tiff", ".jpg", ".jpeg", ".png", ".npy", ".npz")
+    images = [n for n in committed if n.lower().endswith(formats) and not n.startswith("docs/images/")]
+    assert not [n for n in images if not (n.startswith("src/pellucid/demo/models/") and "/golden." in n)]
+    heavy = {n: (root / n).stat().st_size for n in committed}
     assert not {n: size for n, size in heavy.items() if size > 2_000_000}
