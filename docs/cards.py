@@ -141,6 +141,23 @@ def _own(base: type[Declared]) -> dict[str, type[Declared]]:
     return {n: c for n, c in sorted(base.registry.items()) if c.__module__.startswith("pellucid.")}
 
 
+def write_decisions(folder: Path, records: Path) -> Path:
+    """Write the page of the decision records, in their order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    intro = "Why the house is built as it is: what was decided, what else was considered, and what it costs."
+    # from this folder to the records' one, as the page must name it
+    way = Path(*[".."] * len(folder.relative_to(records.parent).parts), records.name)
+    blocks = [
+        f"```{{include}} {way.as_posix()}/{record.name}\n:heading-offset: 1\n```"
+        for record in sorted(records.glob("*.md"))
+    ]
+    page = folder / "decisions.md"
+    text = "\n\n".join(["# Decisions", intro, *blocks]) + "\n"
+    if not page.is_file() or page.read_text(encoding="utf-8") != text:
+        page.write_text(text, encoding="utf-8")
+    return page
+
+
 def _method_rows(card: Card) -> list[tuple[str, str]]:
     return [
         ("Family", card.family.value),

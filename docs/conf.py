@@ -86,6 +86,7 @@ html_static_path: list[str] = []
 html_show_sourcelink = False
 
 cards.write(HERE / "generated")
+cards.write_decisions(HERE / "generated", ROOT / "adr")
 
 _LITERAL = re.compile(r"(``.*?``|`.*?`)")
 
