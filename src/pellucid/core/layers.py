@@ -89,7 +89,8 @@ def trace(module: nn.Module, forward: Callable[[], object]) -> tuple[LayerShape,
 class Watch:
     """Hooks that keep (and may edit) the outputs of named layers during one forward.
 
-    A hook returns a clone: an in-place layer behind the watched one would silently change what was kept.
+    A hook returns a clone: an in-place layer behind the watched one would silently change what was kept, or what the
+    backward of an edit needs.
 
     Args:
         module: that will be run.
@@ -158,7 +159,7 @@ class Watch:
                 tensor = tensor.detach().requires_grad_()  # a frozen prefix: the graph begins here
             earlier = self._kept.setdefault(text, [])[: self._rounds - 1]
             self._kept[text] = [*earlier, tensor]
-            tensor = tensor.clone()
+        tensor = tensor.clone()
         if element is None:
             return tensor
         parts = list(output)
