@@ -194,12 +194,38 @@ class Model:
             )
         return output
 
+    def check(self, inputs: Inputs) -> None:
+        """Refuse inputs that the module would stumble over.
+
+        Raises:
+            ShapeMismatch: an input is missing, or of another rank, channel count or batch.
+        """
+        for spec in self.inputs:
+            if spec.name not in inputs:
+                raise ShapeMismatch(
+                    f"the model takes inputs {[s.name for s in self.inputs]}, got {list(inputs)}", f"add {spec.name!r}"
+                )
+            shape = tuple(inputs[spec.name].shape)
+            if len(shape) != spec.rank + 2 or shape[1] != spec.channels:
+                axes = ", ".join(("batch", f"{spec.channels} channel(s)", *(["space"] * spec.rank)))
+                raise ShapeMismatch(
+                    f"the model's input {spec.name!r} expects ({axes}), got {shape}",
+                    "put batch and channel first and match the channel count",
+                )
+        counts = {name: len(x) for name, x in inputs.items()}
+        if len(set(counts.values())) > 1 or not all(counts.values()):
+            raise ShapeMismatch(
+                f"expected as many items in every input, at least one, got {counts}", "match the batch axis"
+            )
+
     def layers(self, inputs: Inputs) -> tuple[LayerShape, ...]:
         """Every layer with the shape of its output, in order; traced once per input shape.
 
         Raises:
+            ShapeMismatch: the inputs are not the model's.
             CannotDo: the model does not show its layers.
         """
+        self.check(inputs)
         if not self.can.hooks:
             raise CannotDo("this model does not show its layers", self.can.why.get("hooks", "load the original module"))
         key = tuple((1, *inputs[s.name].shape[1:]) for s in self.inputs)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from pellucid.core.card import GRADIENTS, Ask, Cost
-from pellucid.core.errors import BadOption, CannotDo, NonFinite, ShapeMismatch
+from pellucid.core.errors import BadOption, CannotDo, NonFinite
 from pellucid.core.grid import Grid
 from pellucid.core.infill import Constant, Infill, ItemMean
 from pellucid.core.layers import Edit, Watch, joined
@@ -119,7 +119,7 @@ class Probe:
         named = {model.primary: inputs} if isinstance(inputs, Tensor) else dict(inputs)
         self.model = model
         self.inputs = {k: v.detach().to(model.device) for k, v in named.items()}
-        _check_inputs(model, self.inputs)
+        model.check(self.inputs)
         self.targets = (targets,) if isinstance(targets, Target) else tuple(targets)
         self.scene = scene or Scene()
         self.precision = precision
@@ -346,24 +346,4 @@ def _check_finite(score: Tensor, name: str) -> None:
         raise NonFinite(
             f"the model's score of {name!r} is NaN or infinite",
             "check the input's intensities against the model card, or run in float32",
-        )
-
-
-def _check_inputs(model: Model, inputs: Inputs) -> None:
-    for spec in model.inputs:
-        if spec.name not in inputs:
-            raise ShapeMismatch(
-                f"the model takes inputs {[s.name for s in model.inputs]}, got {list(inputs)}", f"add {spec.name!r}"
-            )
-        shape = tuple(inputs[spec.name].shape)
-        if len(shape) != spec.rank + 2 or shape[1] != spec.channels:
-            axes = ", ".join(("batch", f"{spec.channels} channel(s)", *(["space"] * spec.rank)))
-            raise ShapeMismatch(
-                f"the model's input {spec.name!r} expects ({axes}), got {shape}",
-                "put batch and channel first and match the channel count",
-            )
-    counts = {name: len(x) for name, x in inputs.items()}
-    if len(set(counts.values())) > 1 or not all(counts.values()):
-        raise ShapeMismatch(
-            f"expected as many items in every input, at least one, got {counts}", "match the batch axis"
         )
