@@ -133,6 +133,7 @@ def test_unit_is_that_of_the_head_whatever_the_input(channels, nets, model_of, e
     assert torch.allclose(answer.maps["image"], (net(x) - net(x * 0))[0, 1].detach().expand(1, 1, 6, 6), atol=1e-13)
 
 
+@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")
 def test_the_peer_takes_the_sigmoid_of_a_softmax_model(nets):
     """What B6 is, seen in MONAI itself: the scores of three exclusive classes do not sum to 1."""
     from monai.visualize import OcclusionSensitivity
