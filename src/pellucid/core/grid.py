@@ -139,10 +139,15 @@ class Grid:
         return self._moved((step - 1) / 2, step, shape)
 
     def centered(self, step: Sequence[float], shape: Sequence[int]) -> "Grid":
-        """A grid about the same center with voxels of ``step`` times this grid's size."""
-        steps = np.asarray(step, float)
-        start = (np.asarray(self.shape, float) - 1) / 2 - steps * (np.asarray(shape, float) - 1) / 2
-        return self._moved(start, steps, shape)
+        """A grid about the same center with voxels of ``step`` times this grid's size.
+
+        Where the step is 1 the voxels stay the same ones, and the center may move by half a voxel: the spare voxel of
+        an odd difference is added behind, or cut where it makes ``n // 2`` the middle of both (as MONAI does).
+        """
+        steps, old, new = np.asarray(step, float), np.asarray(self.shape), np.asarray(shape)
+        start = (old - 1) / 2 - steps * (new - 1) / 2
+        whole = np.where(new > old, -((new - old) // 2), old // 2 - new // 2)
+        return self._moved(np.where(steps == 1, whole, start), steps, shape)
 
     def reoriented(self, letters: str) -> "Grid":
         """The same voxels with axes put in the order and direction of ``letters``, such as ``RAS`` or ``LPH``.

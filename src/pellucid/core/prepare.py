@@ -224,6 +224,7 @@ def _network_grid(region: Grid, spec: InputSpec) -> Grid:
                 "give an image with spacing (DICOM, NIfTI), or a model without",
             )
         step = np.asarray(spec.spacing, float) / np.asarray(grid.spacing)
+        step = np.where(np.abs(step - 1) < 1e-3, 1.0, step)  # voxels of the right size are not resampled
     elif spec.size is None or spec.fit == "crop":
         step = np.ones(grid.rank)
     elif spec.fit == "stretch":
