@@ -1,0 +1,240 @@
+"""One self-contained page for a case, and an overview of many: no network, no script, nothing half-written."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from math import isnan
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pellucid.core.errors import UnwritableOutput
+from pellucid.show.figure import draw_image
+from pellucid.show.gallery import (
+    Picture,
+    case_picture,
+    framing_of,
+    grid_words,
+    map_views,
+    orientation_words,
+    picture_of,
+    prepared_of,
+    withheld,
+)
+from pellucid.show.rules import withheld_words
+from pellucid.show.scenery import burned
+from pellucid.show.sections import CaseReport, IndexEntry, ScoreRow, State
+from pellucid.show.words import CHECKS, RESEARCH, class_words, modality_word, number, score_words, unit_word
+
+_WORST: tuple[State, ...] = ("fail", "inconclusive", "not measured", "pass")
+_PILLS = {"pass": "pass", "fail": "fail", "inconclusive": "not certain", "not measured": "not checked"}
+_TRAITS = ("body_part", "view", "laterality", "sequence", "contrast", "kernel", "photometric")
+_THUMBNAIL = 300
+_MOST_SCORES = 8
+
+
+@dataclass(frozen=True)
+class MatrixRow:
+    """One metric over all maps of a report."""
+
+    name: str
+    measures: str
+    says: str
+    caution: str
+    direction: str
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The table of measures: metrics down, maps and baselines across; reasons of what is undefined below."""
+
+    columns: tuple[str, ...]
+    rows: tuple[MatrixRow, ...]
+    reasons: tuple[str, ...]
+
+
+def render_report(report: CaseReport, scale: float = 1.0, back: str = "") -> str:
+    """The page of one case as HTML.
+
+    Args:
+        report: what to show.
+        scale: pixels of the pictures per pixel of the page (2 for print).
+        back: relative link to the overview; empty: there is none.
+    """
+    views = map_views(report, scale)
+    page = {
+        "report": report,
+        "state": worst(report),
+        "marks": burned(report.case.notes),
+        "back": back,
+        "picture": case_picture(report, scale),
+        "facts": _case_facts(report),
+        "views": views,
+        "withheld": withheld_words(report.maps[0].explanation) if withheld(report) and report.maps else "",
+        "scores": _scores(report),
+        "place": _localization(report),
+        "matrix": matrix_of(report.scores, [m.title for m in report.maps]),
+        "provenance": _provenance(report),
+    }
+    return _environment().get_template("report.html.j2").render(page)
+
+
+def render_index(entries: Sequence[IndexEntry], title: str = "Explained cases") -> str:
+    """The overview of many cases as HTML."""
+    return _environment().get_template("index.html.j2").render(entries=entries, title=title)
+
+
+def write_report(report: CaseReport, path: Path, scale: float = 1.0, back: str = "") -> Path:
+    """Write the page of one case, whole or not at all.
+
+    Raises:
+        UnwritableOutput: the file cannot be written.
+    """
+    return _write(path, render_report(report, scale, back))
+
+
+def write_index(entries: Sequence[IndexEntry], path: Path, title: str = "Explained cases") -> Path:
+    """Write the overview, whole or not at all.
+
+    Raises:
+        UnwritableOutput: the file cannot be written.
+    """
+    return _write(path, render_index(entries, title))
+
+
+def fragment(picture: Picture, rows: Sequence[tuple[str, str]], warnings: Sequence[str]) -> str:
+    """A picture with a table, as a piece of HTML for a notebook."""
+    return _environment().get_template("notebook.html.j2").render(picture=picture, rows=rows, warnings=warnings)
+
+
+def entry_of(report: CaseReport, href: str) -> IndexEntry:
+    """The overview's card of a report: the bare image and one line, never a map."""
+    framing = framing_of(report, _THUMBNAIL)
+    figure = draw_image(report.image, framing, "", prepared_of(report), only_bare=True)
+    picture = picture_of(figure, "")
+    line = score_words(report.prediction) if report.prediction else "the model was not run"
+    checks = (report.applicability, report.golden)
+    return IndexEntry(
+        href=href,
+        title=report.case.name,
+        about=f"{modality_word(report.image.modality)}, {grid_words(report.image.grid)}",
+        line=line,
+        state=worst(report),
+        verdict="; ".join(f"{c.name}: {_PILLS[c.state]}" for c in checks),
+        thumbnail=picture.uri,
+        marks=burned(report.case.notes),
+    )
+
+
+def worst(report: CaseReport) -> State:
+    """The worse of applicability and golden check."""
+    return min((report.applicability.state, report.golden.state), key=_WORST.index)
+
+
+def matrix_of(scores: Sequence[ScoreRow], titles: Sequence[str]) -> Matrix:
+    """Scores as a table: maps in their order, then baselines; an undefined score refers to its reason."""
+    columns = tuple(dict.fromkeys((*(t for t in titles if any(s.of == t for s in scores)), *(s.of for s in scores))))
+    names = tuple(dict.fromkeys(s.about.name for s in sorted(scores, key=lambda s: s.about.measures)))
+    reasons: list[str] = []
+    rows = []
+    for name in names:
+        found = {s.of: s for s in scores if s.about.name == name}
+        about = next(iter(found.values())).about
+        cells = tuple(_cell(found.get(c), reasons) for c in columns)
+        rows.append(MatrixRow(name, about.measures, about.says, about.caution, about.direction, cells))
+    return Matrix(columns, tuple(rows), tuple(reasons))
+
+
+def _cell(row: ScoreRow | None, reasons: list[str]) -> str:
+    if row is None:
+        return ""
+    if row.value is None or isnan(row.value):
+        reason = row.reason or "no reason given"
+        if reason not in reasons:
+            reasons.append(reason)
+        return f"undefined [{reasons.index(reason) + 1}]"
+    unit = "" if row.about.unit in ("1", "") else f" {unit_word(row.about.unit)}"
+    return number(row.value) + unit
+
+
+def _case_facts(report: CaseReport) -> tuple[tuple[str, str], ...]:
+    case, image = report.case, report.image
+    rows = [("Case", case.name), ("Modality", modality_word(image.modality)), ("Size", grid_words(image.grid))]
+    rows += [("Orientation", orientation_words(image.grid)), ("Values", image.unit)]
+    rows += [(k.replace("_", " ").capitalize(), str(image.traits[k])) for k in _TRAITS if k in image.traits]
+    if case.label:
+        rows.append(("Reference label", case.label))
+    if case.group:
+        rows.append(("Group", case.group))
+    return tuple(rows)
+
+
+def _scores(report: CaseReport) -> tuple[tuple[str, str], ...]:
+    if report.prediction is None or report.prediction.score is None:
+        return ()
+    ranked = sorted(report.prediction.scores.items(), key=lambda item: -item[1])[:_MOST_SCORES]
+    return tuple((label, number(value)) for label, value in ranked)
+
+
+def _localization(report: CaseReport) -> dict[str, tuple[tuple[str, str], ...]]:
+    """By map: its scores against the reference region."""
+    found: dict[str, list[tuple[str, str]]] = {m.title: [] for m in report.maps}
+    for row in report.scores:
+        if row.of in found and row.about.measures == "localization" and report.region:
+            undefined = row.value is None or isnan(row.value)
+            words = f"undefined: {row.reason}" if undefined else number(row.value)
+            found[row.of].append((row.about.name, words))
+    return {title: tuple(rows) for title, rows in found.items()}
+
+
+def _provenance(report: CaseReport) -> tuple[tuple[str, str], ...]:
+    if not report.maps:
+        return ()
+    p = report.maps[0].explanation.provenance
+    versions = ", ".join(f"{k} {v}" for k, v in p.versions.items())
+    return (
+        ("Model", p.model),
+        ("Weights, SHA-256", p.model_digest),
+        ("Model card, SHA-256", p.card_digest or "none"),
+        ("Input, SHA-256", p.input_digest),
+        ("Target", ", ".join(dict.fromkeys(m.explanation.provenance.target for m in report.maps))),
+        ("Seed", str(p.seed)),
+        ("Precision and device", f"{p.precision}, {p.device}"),
+        ("Software", versions),
+        ("Created (UTC)", p.created),
+    )
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=PackageLoader("pellucid.show"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.globals |= {"research": RESEARCH, "checks_words": CHECKS, "pills": _PILLS}
+    made.globals |= {"score_words": score_words, "class_words": class_words, "number": number, "unit_word": unit_word}
+    return made
+
+
+def _write(path: Path, text: str) -> Path:
+    """Write beside the file first, then rename: a reader never sees half a page."""
+    mend = "choose a folder that exists and that you may write to"
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise UnwritableOutput(f"{path.name} cannot be written: {error.strerror}", mend) from error
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).chmod(0o644)  # mkstemp lets only its owner read
+        Path(temporary).replace(path)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True)
+        raise UnwritableOutput(f"{path.name} cannot be written: {error.strerror}", mend) from error
+    return path
