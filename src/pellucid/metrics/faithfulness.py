@@ -2,7 +2,7 @@
 
 from abc import ABC
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 import torch
@@ -21,7 +21,7 @@ from pellucid.core.probe import Probe
 from pellucid.core.space import per_item
 from pellucid.core.units import Units, blocks, voxels
 
-_LEVELS = 2**14  # of a map that count as different
+_ROUNDING = 512  # last places of a map's largest value, below which a difference is rounding
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,12 @@ class _Curve(Metric, ABC, abstract=""):
         return Cost(self.steps * (1 + self.random_orders))
 
     def _score(self, probe: Probe, answer: Answer, deleting: bool) -> Score:
-        values = _ranked(answer, probe)
+        values = _on_grid(answer, probe)
         if values is None:
-            return Score.undefined(self, probe.batch, "the map is not on the grid of the input, or not finite")
+            return Score.undefined(self, probe.batch, "the answer is not a map on the grid of the input")
+        reasons, values = _reasons(values), _ranked(values)
+        if all(reasons):
+            return replace(Score.undefined(self, probe.batch, ""), reasons=reasons)
         units = self._units(probe.grid)
         stream = Stream(probe, self.infill)
         order = torch.stack([units.means(v).argsort(descending=True, stable=True) for v in values])
@@ -59,13 +62,16 @@ class _Curve(Metric, ABC, abstract=""):
             )
             for _ in range(self.random_orders)
         ]
-        area = torch.trapezoid(curve, dx=1 / self.steps, dim=0)
+        share = torch.tensor(self._counts(units), dtype=torch.float64) / units.count
+        curve[:, [bool(r) for r in reasons]] = torch.nan
+        area = torch.trapezoid(curve, share, dim=0)
+        detail = self._detail(curve, share, chance, deleting)
         return Score(
             self.name,
             area,
-            ("",) * probe.batch,
+            reasons,
             self.settings(),
-            self._detail(curve, area, chance, deleting) | {"infill": stream.infill.words, "unit": probe.target.unit},
+            detail | {"infill": stream.infill.words, "unit": probe.target.unit},
         )
 
     def _units(self, grid: Grid) -> Units:
@@ -73,23 +79,26 @@ class _Curve(Metric, ABC, abstract=""):
             return voxels(grid.shape)
         return blocks(grid.shape, [max(1, round(v)) for v in grid.voxels(self.block)])
 
+    def _counts(self, units: Units) -> list[int]:
+        """How many units are hidden (or shown) at each point."""
+        return [round(point * units.count / self.steps) for point in range(self.steps + 1)]
+
     def _curve(self, stream: Stream, units: Units, order: Tensor, deleting: bool) -> Float[Tensor, "point batch"]:
         """Score at each share of hidden (or shown) units, both endpoints included."""
         whole = stream.probe.baseline_score.double().cpu()[None]
-        rows = list(stream.scores(_keeps(units, order, self.steps, deleting)))
+        counts = self._counts(units)
+        rows = list(stream.scores(_keeps(units, order, counts[1:] if deleting else counts[:-1], deleting)))
         moved = torch.stack(rows).double().cpu()
         return torch.cat([whole, moved]) if deleting else torch.cat([moved, whole])
 
-    def _detail(self, curve: Tensor, area: Tensor, chance: list[Tensor], deleting: bool) -> dict[str, object]:
-        detail: dict[str, object] = {
-            "curve": curve.T.tolist(),
-            "share": torch.linspace(0, 1, self.steps + 1).tolist(),
-        }
+    def _detail(self, curve: Tensor, share: Tensor, chance: list[Tensor], deleting: bool) -> dict[str, object]:
+        detail: dict[str, object] = {"curve": curve.T.tolist(), "share": share.tolist()}
         if chance:
-            areas = torch.stack([torch.trapezoid(c, dx=1 / self.steps, dim=0) for c in chance])
+            area = torch.trapezoid(curve, share, dim=0)
+            random = torch.stack([torch.trapezoid(c, share, dim=0) for c in chance]).mean(0)
             span = (curve[0] - curve[-1]).abs().clamp_min(1e-12)
-            lead = (areas.mean(0) - area) if deleting else (area - areas.mean(0))
-            detail["random"] = areas.mean(0).tolist()
+            lead = (random - area) if deleting else (area - random)
+            detail["random"] = random.tolist()
             detail["lead over random"] = (lead / span).tolist()
         return detail
 
@@ -102,7 +111,7 @@ class DeletionAUC(_Curve):
     case only; ``lead over random`` in the detail is (random - this) / |S(x) - S(fill)|, above 0 better than chance.
 
     Returns:
-        Score in the target's unit; lower is better.
+        Score in the target's unit; lower is better. Undefined for a constant map.
 
     Source:
         petsiuk2018rise. Score in logits, not softmax, so that a saturated output does not hide the fall.
@@ -141,7 +150,7 @@ class InsertionAUC(_Curve):
     same case only; ``lead over random`` in the detail is (this - random) / |S(x) - S(fill)|.
 
     Returns:
-        Score in the target's unit; higher is better.
+        Score in the target's unit; higher is better. Undefined for a constant map.
 
     Source:
         petsiuk2018rise. Score in logits.
@@ -172,23 +181,35 @@ class InsertionAUC(_Curve):
         return self._score(probe, answer, deleting=False)
 
 
-def _ranked(answer: Answer, probe: Probe) -> Float[Tensor, "batch *space"] | None:
-    """The collapsed map on the primary input, or None where it cannot be ranked."""
+def _on_grid(answer: Answer, probe: Probe) -> Float[Tensor, "batch *space"] | None:
+    """The collapsed map on the primary input, or None where there is none."""
     if not isinstance(answer, Attribution):
         return None
     values = answer.collapsed(probe.model.primary).detach().cpu()
-    if tuple(values.shape[1:]) != probe.grid.shape or not bool(torch.isfinite(values).all()):
-        return None
-    # values equal but for rounding count as tied, so that an item alone is ranked as in a batch
-    quantum = per_item(values.flatten(1).abs().amax(1).clamp_min(1e-30), values) / _LEVELS
+    return values if tuple(values.shape[1:]) == probe.grid.shape else None
+
+
+def _reasons(values: Float[Tensor, "batch *space"]) -> tuple[str, ...]:
+    """Why a map ranks nothing; empty where it does."""
+    finite = torch.isfinite(values).flatten(1).all(1).tolist()
+    constant = (values.flatten(1).amax(1) == values.flatten(1).amin(1)).tolist()
+    return tuple(
+        "the map is not finite" if not f else "the map is constant: it ranks nothing" if c else ""
+        for f, c in zip(finite, constant, strict=True)
+    )
+
+
+def _ranked(values: Float[Tensor, "batch *space"]) -> Float[Tensor, "batch *space"]:
+    """Values equal but for rounding count as tied, so that an item alone is ranked as in a batch."""
+    values = values.nan_to_num(0.0, 0.0, 0.0)
+    largest = values.flatten(1).abs().amax(1).clamp_min(1e-30)
+    quantum = per_item(largest, values) * (_ROUNDING * torch.finfo(values.dtype).eps)
     return (values / quantum).round()
 
 
-def _keeps(units: Units, order: Tensor, steps: int, deleting: bool) -> Iterator[Tensor]:
-    """Masks along the curve, without the unperturbed end: "batch *space"."""
+def _keeps(units: Units, order: Tensor, counts: list[int], deleting: bool) -> Iterator[Tensor]:
+    """Masks with the first ``counts`` of the order hidden (or shown alone): "batch *space"."""
     ranks = torch.empty_like(order).scatter_(1, order, torch.arange(units.count).expand_as(order).contiguous())
     place = torch.stack([r[units.labels] for r in ranks])
-    points = range(1, steps + 1) if deleting else range(steps)
-    for point in points:
-        count = round(point * units.count / steps)
+    for count in counts:
         yield (place >= count if deleting else place < count).float()
