@@ -20,6 +20,8 @@ from pellucid.core.metric import Metric, Score
 from pellucid.core.probe import Probe
 
 _NO_REGION = "no expert or planted region"
+_NO_MAP = "the answer is not a map"
+_NOT_FINITE = "the map is not finite"
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class _Overlap(Metric, ABC, abstract=""):
     def _overlap(self, probe: Probe, answer: Answer, region: Tensor | None, dice: bool) -> Score:
         maps = _maps(answer, probe)
         if region is None or maps is None:
-            return Score.undefined(self, probe.batch, _NO_REGION if region is None else "the map is not finite")
+            return Score.undefined(self, probe.batch, _NO_REGION if region is None else _NO_MAP)
         _check(region, probe.grid)
         values, reasons = [], []
         for one in maps:
@@ -47,6 +49,8 @@ class _Overlap(Metric, ABC, abstract=""):
         return Score(self.name, torch.tensor(values, dtype=torch.float64), tuple(reasons), self.settings())
 
     def _one(self, values: Tensor, region: Tensor, dice: bool) -> tuple[float, str]:
+        if not bool(torch.isfinite(values).all()):
+            return float("nan"), _NOT_FINITE
         if bool(values.max() == values.min()):
             return float("nan"), "the map is constant: it has no highest part"
         size = int(region.sum())
@@ -187,7 +191,7 @@ class HitRate(Metric):
         """See ``Metric``."""
         maps = _maps(answer, probe)
         if region is None or maps is None:
-            return Score.undefined(self, probe.batch, _NO_REGION if region is None else "the map is not finite")
+            return Score.undefined(self, probe.batch, _NO_REGION if region is None else _NO_MAP)
         _check(region, probe.grid)
         target = region.cpu()
         if self.radius_mm > 0:
@@ -197,17 +201,18 @@ class HitRate(Metric):
                 )
             distance = distance_transform_edt(~target.numpy(), sampling=probe.grid.spacing)
             target = torch.from_numpy(np.asarray(distance) <= self.radius_mm)
+        finite = torch.isfinite(maps).flatten(1).all(1)
         highest = maps == maps.flatten(1).amax(1).view(-1, *(1,) * (maps.ndim - 1))
         hits = (highest & target).flatten(1).sum(1).double() / highest.flatten(1).sum(1).double()
-        chance = float(target.double().mean())
-        return Score(self.name, hits, ("",) * probe.batch, self.settings(), {"chance": chance})
+        hits[~finite] = torch.nan
+        reasons = tuple("" if f else _NOT_FINITE for f in finite.tolist())
+        return Score(self.name, hits, reasons, self.settings(), {"chance": float(target.double().mean())})
 
 
 def _maps(answer: Answer, probe: Probe) -> Tensor | None:
     if not isinstance(answer, Attribution):
         return None
-    values = answer.collapsed(probe.model.primary).detach().cpu()
-    return values if bool(torch.isfinite(values).all()) else None
+    return answer.collapsed(probe.model.primary).detach().cpu()
 
 
 def _check(region: Tensor, grid: Grid) -> None:

@@ -85,7 +85,9 @@ class ModelParameterRandomization(Metric):
             _refresh(module, names, probe.scene.seed + stage)
             curve.append(_rank_correlation(original, _explained_again(probe, model, explainer)))
         last = curve[-1]
-        reasons = tuple("" if math.isfinite(v) else "a map is constant, so ranks mean nothing" for v in last)
+        reasons = tuple(
+            "" if math.isfinite(v) else "a map is constant or not finite, so ranks mean nothing" for v in last
+        )
         detail = {"curve": [list(row) for row in curve], "levels": [len(names) for names in stages]}
         return Score(self.name, torch.tensor(last, dtype=torch.float64), reasons, self.settings(), detail)
 
