@@ -10,7 +10,6 @@ import numpy as np
 import torch
 import vessels
 from common import load_weights
-from pellucid.io.reader import read_image
 from PIL import Image as Picture
 
 from pellucid.core.case import Case
@@ -19,6 +18,7 @@ from pellucid.demo import networks
 from pellucid.demo.cases import MODELS
 from pellucid.demo.planted import plant_nodule
 from pellucid.io.models import load_model
+from pellucid.io.reader import read_image
 from pellucid.workbench.opening import open_case
 
 RESULTS = Path(__file__).parent / "results"
@@ -170,7 +170,8 @@ rank = [2]
 [facts]
 intended_use = "demonstration with exact truth: finds nodules that a formula planted in a patch of a chest film"
 out_of_scope = "diagnosis; real nodules, which it has never seen; whole films"
-training_data = "patches of NIH ChestX-ray14 films without the labels Nodule or Mass, half of them planted"
+training_data = "patches of NIH ChestX-ray14 films without the labels Nodule or Mass, half of them planted; \
+the planted mask was a training target, so that its maps lie on nodules was taught, not discovered"
 gaps = "formula-made nodules are round and smooth; real ones are not"
 owner = "the Pellucid project"
 clearance = "none: research"

@@ -14,14 +14,14 @@ import numpy as np
 import pneumonia
 import torch
 import vessels
-from pellucid.io.reader import read_image
-from pellucid.io.references import write_references
 
 from pellucid.core.case import Case
 from pellucid.core.grid import Grid
 from pellucid.core.image import Image, Modality
 from pellucid.demo.cases import MODELS, packaged
 from pellucid.io.models import load_model
+from pellucid.io.reader import read_image
+from pellucid.io.references import write_references
 from pellucid.workbench.job import Request
 from pellucid.workbench.referencing import measure_references
 from pellucid.workbench.registry import make_explainer

@@ -11,7 +11,7 @@ import torch
 from pellucid.core.case import Case, Region
 from pellucid.core.errors import MissingExtra, UnreadableImage
 from pellucid.core.image import Image, Modality
-from pellucid.demo.planted import plant_nodule
+from pellucid.demo.planted import PLACES, plant_nodule
 from pellucid.io.reader import read_image
 
 MODELS = Path(__file__).parent / "models"
@@ -42,26 +42,6 @@ class DemoCase:
     override: bool = False
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a nodule is planted in the chest film.
-
-    Args:
-        patch: (row, column) of the patch's center in the film narrowed to 512 px.
-        center: (row, column) of the nodule there.
-        radius_px: of its rim.
-        contrast: brightness added at its center.
-        seed: of its contour.
-    """
-
-    patch: tuple[int, int]
-    center: tuple[float, float]
-    radius_px: float
-    contrast: float
-    seed: int
-
-
-PLACES = {"upper": Place((148, 348), (130.0, 365.0), 9.0, 0.15, 1)}
 GRADIENTS = ("Saliency", "InputXGradient", "GradCAM", "HiResCAM")
 SHORT_CURVES = ("DeletionAUC:steps=5,random_orders=1", "InsertionAUC:steps=5,random_orders=1")
 CURVES = ("DeletionAUC:steps=10,random_orders=1", "InsertionAUC:steps=10,random_orders=1")
@@ -108,10 +88,10 @@ def packaged() -> Iterator[DemoCase]:
 
 
 def _planted(film: Image) -> Iterator[DemoCase]:
-    """A nodule planted by formula in a lung of the film, and the same patch without it."""
+    """Nodules planted by formula in the lungs of the film, and one of the patches without its nodule."""
     small = _narrowed(film)
-    for name, place in PLACES.items():
-        row, column = (int(v) - _PATCH // 2 for v in place.patch)
+    for index, (name, place) in enumerate(PLACES.items()):
+        row, column = (v - _PATCH // 2 for v in place.patch)
         patch = small.cropped((row, column), (_PATCH, _PATCH))
         center = (place.center[0] - row, place.center[1] - column)
         values, mask = plant_nodule(patch.data[0].numpy(), center, place.radius_px, place.contrast, place.seed)
@@ -119,8 +99,9 @@ def _planted(film: Image) -> Iterator[DemoCase]:
         truth = Region(torch.from_numpy(mask), patch.grid, "planted")
         note = "PLANTED: the nodule was computed by a formula and added to a real film; its outline is exact"
         yield _nodule_case(Case(f"planted-nodule-{name}", {"image": planted}, {"nodule": truth}, notes=(note,)))
-    note = "the same patch as planted-nodule with nothing planted in it"
-    yield _nodule_case(Case(f"unplanted-{name}", {"image": patch}, notes=(note,)))
+        if index == 0:
+            note = f"the same patch as planted-nodule-{name}, with nothing planted in it"
+            yield _nodule_case(Case("nothing-planted", {"image": patch}, notes=(note,)))
 
 
 def _nodule_case(case: Case) -> DemoCase:

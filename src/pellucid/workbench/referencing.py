@@ -66,7 +66,8 @@ def measure_references(
                     maxima.normal.append(float(values.max()))
     table: dict[str, dict[str, Reference]] = {}
     for (method, target), maxima in found.items():
-        table.setdefault(method, {})[target] = _reference(maxima, words)
+        if max(maxima.strength) > 0:  # maps that are blank on every case have no scale
+            table.setdefault(method, {})[target] = _reference(maxima, words)
     return table
 
 
