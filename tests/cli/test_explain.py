@@ -8,8 +8,9 @@ import nibabel as nib
 import numpy as np
 import pydicom.data
 import pytest
-from pellucid.io.archive import load_explanation
 from PIL import Image as Picture
+
+from pellucid.io.archive import load_explanation
 
 Command = Callable[..., object]
 METHODS = {"GradCAM", "HiResCAM", "InputXGradient", "IntegratedGradients", "Occlusion", "Saliency"}

@@ -55,7 +55,7 @@ def explain(
     """Explain what a model says of an image: a report, the maps, and their provenance."""
     with face.reported(as_json):
         request = _request(target, method, (), fill, crop, seed, precision, override)
-        _run(case, model, out, region, request, device, trust_code, audit, as_json)
+        _run(case, model, out, region, request, face.Session(device, trust_code, audit, as_json))
 
 
 def evaluate(
@@ -79,7 +79,7 @@ def evaluate(
     """Explain, and score each map: faithfulness, localization against an expert, dependence on the weights."""
     with face.reported(as_json):
         request = _request(target, method, tuple(metric or metrics()), fill, crop, seed, precision, override)
-        _run(case, model, out, region, request, device, trust_code, audit, as_json)
+        _run(case, model, out, region, request, face.Session(device, trust_code, audit, as_json))
 
 
 def _request(
@@ -114,20 +114,10 @@ def _point(text: str | None) -> tuple[float, float, float] | None:
     return left, back, head
 
 
-def _run(
-    path: Path,
-    model: Path,
-    out: Path,
-    region: Path | None,
-    request: Request,
-    device: str,
-    trust_code: bool,
-    audit: Path | None,
-    as_json: bool,
-) -> None:
-    recorder = face.recorder(audit)
+def _run(path: Path, model: Path, out: Path, region: Path | None, request: Request, session: face.Session) -> None:
+    recorder = face.recorder(session.audit)
     try:
-        loaded = load_model(model, trust_code=trust_code, device=face.check_device(device))
+        loaded = load_model(model, session.trust_code, face.check_device(session.device))
         ready = checked(loaded)
         cases = _cases(path, region)
         folder = face.out_folder(out)
@@ -135,10 +125,10 @@ def _run(
         recorder.failed("explain", type(error).__name__)
         raise
     recorder.configured(loaded.model, {"seed": request.seed, "precision": request.precision})
-    finished, failures = _run_all(cases, ready, request, folder, recorder, as_json)
+    finished, failures = _run_all(cases, ready, request, folder, recorder, session.as_json)
     results = {"cases": [summary(f) for f in finished], "failures": [_failure(n, e) for n, e in failures]}
     write_text(folder / "results.json", json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False))
-    if as_json:
+    if session.as_json:
         face.show_json(results)
     else:
         for one in finished:

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -31,6 +32,23 @@ Trust = Annotated[bool, typer.Option("--trust-code", help="Run the code that the
 AuditFile = Annotated[
     Path | None, typer.Option("--audit", help="Audit log; default: in your state folder, or $PELLUCID_AUDIT.")
 ]
+
+
+@dataclass(frozen=True)
+class Session:
+    """How a command runs.
+
+    Args:
+        device: of the model.
+        trust_code: let code that comes with the model run.
+        audit: the log; None: the user's own.
+        as_json: print JSON and nothing else.
+    """
+
+    device: str
+    trust_code: bool
+    audit: Path | None
+    as_json: bool
 
 
 def show_json(value: object) -> None:
