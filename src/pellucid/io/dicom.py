@@ -15,7 +15,16 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
 from pellucid.core.errors import BadOption, PellucidError, UnreadableImage
 from pellucid.core.image import Image, Modality
 from pellucid.io.dicomfacts import is_measured, modality_of, plane_grid, traits_of, unit_of, window_of
-from pellucid.io.dicomfile import DAMAGED, check_image, decoding, frame_count, is_companion, open_dataset, open_header
+from pellucid.io.dicomfile import (
+    DAMAGED,
+    check_image,
+    decoder_name,
+    decoding,
+    frame_count,
+    is_companion,
+    open_dataset,
+    open_header,
+)
 from pellucid.io.formats import Format, find_format
 from pellucid.io.guard import check_values, reading
 from pellucid.io.volume import check_planes, has_position, is_enhanced, read_frames, read_slices, rescale, stored_limits
@@ -193,7 +202,7 @@ def _frame(count: int, index: int | None) -> int:
 
 
 def _read_plane(dataset: Dataset, modality: Modality | None, frame: int) -> Image:
-    pixels = pixel_array(dataset, index=frame)  # YBR comes back as RGB
+    pixels = pixel_array(dataset, index=frame, decoding_plugin=decoder_name(dataset))  # YBR comes back as RGB
     photometric = str(dataset.get("PhotometricInterpretation", ""))
     traits = traits_of(dataset)
     if photometric == "PALETTE COLOR" or pixels.ndim == 3:

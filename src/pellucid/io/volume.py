@@ -21,6 +21,7 @@ from pellucid.io.dicomfacts import (
     unit_of,
     window_of,
 )
+from pellucid.io.dicomfile import decoder_name
 from pellucid.io.planes import Planes
 
 _STAND_IN = "2.25.0"  # highdicom needs a frame of reference where old scanners wrote none
@@ -60,8 +61,9 @@ def read_slices(datasets: Sequence[Dataset], modality: Modality | None) -> Image
     """Single-frame objects of one series as a volume, axes (slice, row, column); one slice as a 2-D image."""
     options: dict[str, Any] = _transform(datasets[0])
     stated = datasets[0].get("FrameOfReferenceUID")
-    if not stated:
-        for dataset in datasets:
+    for dataset in datasets:
+        dataset.pixel_array_options(decoding_plugin=decoder_name(dataset))
+        if not stated:
             dataset.FrameOfReferenceUID = _STAND_IN
     volume = hd.get_volume_from_series(datasets, orientation_tol=_LOOSE, **options)
     return _image(volume, datasets[len(datasets) // 2], modality, str(stated) if stated else None)
@@ -69,6 +71,8 @@ def read_slices(datasets: Sequence[Dataset], modality: Modality | None) -> Image
 
 def read_frames(dataset: Dataset, modality: Modality | None) -> Image:
     """An enhanced multi-frame object as a volume."""
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:  # highdicom would choose the decoder itself
+        dataset.decompress(decoding_plugin=decoder_name(dataset), generate_instance_uid=False)
     image = hd.Image.from_dataset(dataset, copy=False)
     volume = image.get_volume(**_transform(dataset))
     stated = dataset.get("FrameOfReferenceUID")
