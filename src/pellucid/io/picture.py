@@ -17,6 +17,7 @@ from pellucid.io.guard import check_values, reading
 from pellucid.io.tiff import Page, open_page
 
 _AGAIN = "copy or export the picture again"
+_ORIENTATION = 274
 _HEADER_BYTES = 26  # a PNG signature and header, up to the color type
 
 
@@ -103,14 +104,15 @@ def _deep_png(path: Path, color: int) -> NDArray[np.uint16]:
     mode = {2: "RGB", 6: "RGBA"}.get(color)
     if mode is None:
         raise UnreadableImage("expected a PNG in gray or RGB, got 16-bit gray with alpha", "save it without alpha")
+    with _opened(path, Format.PNG) as picture:
+        if picture.getexif().get(_ORIENTATION, 1) != 1:  # this loads, so it has an opening of its own
+            raise UnreadableImage("expected an upright 16-bit PNG, got one turned by EXIF", "save it upright")
     high, low = (_bytes_of(path, f"{mode};16{end}") for end in "BL")
     return high.astype(np.uint16) * 256 + low
 
 
 def _bytes_of(path: Path, layout: str) -> NDArray[np.uint8]:
     with _opened(path, Format.PNG) as picture:
-        if getattr(picture, "getexif", dict)().get(274, 1) != 1:
-            raise UnreadableImage("expected an upright 16-bit PNG, got one turned by EXIF", "save it upright")
         picture.tile = [tile._replace(args=layout) for tile in picture.tile]
         return np.asarray(picture)
 
