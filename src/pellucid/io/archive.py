@@ -46,18 +46,22 @@ def save_explanation(explanation: Explanation, folder: Path, name: str | None = 
         UnknownName: the answer is no map.
         NonFinite: a number of the provenance or prediction is NaN or infinite.
     """
-    answer = explanation.attribution
-    folder = make_folder(Path(folder))
-    prov = explanation.provenance
+    answer, prov = explanation.attribution, explanation.provenance
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name or f"{prov.case}-{prov.method}-{prov.target}").strip("-.") or "map"
-    tensors = save(_tensors(explanation))
+    files = {f"{stem}.safetensors": save(_tensors(explanation))}
     content = _content(explanation, answer)
-    content["tensors"] = {"file": f"{stem}.safetensors", "sha256": hashlib.sha256(tensors).hexdigest()}
-    content["input"] = _save_input(explanation, folder) if keep_input else None
+    content["tensors"] = _named(*next(iter(files.items())))
+    source = save(_inputs(explanation)) if keep_input and _inputs(explanation) else None
+    if source is not None:
+        name = f"input-{hashlib.sha256(source).hexdigest()[:16]}.safetensors"
+        files[name] = source
+        content["input"] = _named(name, source)
     content["digest"] = _digest(content)
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    write_bytes(folder / f"{stem}.safetensors", tensors)
-    return write_text(folder / f"{stem}.json", text + "\n")
+    folder = make_folder(Path(folder))
+    for name, written in files.items():
+        if not _is_there(folder / name, written):
+            write_bytes(folder / name, written)
+    return write_text(folder / f"{stem}.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def load_explanation(path: Path) -> Explanation:
@@ -99,21 +103,22 @@ def _flat(values: Tensor) -> Tensor:
     return values.detach().cpu().contiguous().clone()
 
 
-def _save_input(explanation: Explanation, folder: Path) -> dict[str, str] | None:
+def _inputs(explanation: Explanation) -> dict[str, Tensor]:
     """The image and the network's input, once for all explanations of the case."""
     found = {}
     if explanation.image is not None:
         found["image"] = _flat(explanation.image.data)
     if explanation.prepared is not None:
         found["prepared"] = _flat(explanation.prepared.tensor)
-    if not found:
-        return None
-    content = save(found)
-    digest = hashlib.sha256(content).hexdigest()
-    path = folder / f"input-{digest[:16]}.safetensors"
-    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-        write_bytes(path, content)
-    return {"file": path.name, "sha256": digest}
+    return found
+
+
+def _named(name: str, content: bytes) -> dict[str, str]:
+    return {"file": name, "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _is_there(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content
 
 
 def _content(explanation: Explanation, answer: Attribution) -> dict[str, Any]:
@@ -121,8 +126,9 @@ def _content(explanation: Explanation, answer: Attribution) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "version": VERSION,
+        "input": None,
         "answer": {
-            "kind": "Attribution",
+            "kind": answer.kind,
             "inputs": list(answer.maps),
             "unit": answer.unit,
             "signed": answer.signed,
