@@ -68,8 +68,9 @@ def read_image(path: str | Path, modality: Modality | None = None, index: int | 
         NonFinite: NaN or infinity among the voxels.
 
     Example:
-        >>> from skimage.data import image_fetcher  # doctest: +SKIP
-        >>> read_image("retina.jpg", Modality.FUNDUS).grid.shape  # doctest: +SKIP
+        >>> import skimage
+        >>> photograph = Path(skimage.__file__).parent / "data" / "retina.jpg"
+        >>> read_image(photograph, Modality.FUNDUS).grid.shape
         (1411, 1411)
     """
     path = Path(path)
