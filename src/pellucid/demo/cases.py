@@ -10,6 +10,7 @@ import torch
 
 from pellucid.core.case import Case, Region
 from pellucid.core.errors import MissingExtra, UnreadableImage
+from pellucid.core.grid import Grid
 from pellucid.core.image import Image, Modality
 from pellucid.demo.planted import PLACES, plant_nodule
 from pellucid.io.reader import read_image
@@ -53,7 +54,7 @@ def packaged() -> Iterator[DemoCase]:
         Case("retina", {"image": read_image(_in_package("skimage", "data/retina.jpg"), Modality.FUNDUS)}),
         model="vessels",
         target="vessel",
-        methods=(*GRADIENTS, "IntegratedGradients:steps=12", "Occlusion:window=64,stride=64"),
+        methods=(*GRADIENTS, "IntegratedGradients:steps=12", "Occlusion:window=280,stride=280"),
         metrics=SHORT_CURVES,
     )
     mni = "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
@@ -83,6 +84,7 @@ def packaged() -> Iterator[DemoCase]:
         target="pneumonia",
         methods=(*GRADIENTS, "IntegratedGradients", "Occlusion"),
         metrics=(*CURVES, "ModelParameterRandomization:levels=2"),
+        override=True,  # the card says AP, the film is PA: the page says first that the model is not for it
     )
     yield from _planted(film)
 
@@ -130,7 +132,13 @@ def _narrowed(film: Image) -> Image:
         data[None], size=shape, mode="bilinear", antialias=True, align_corners=False
     )[0]
     low, high = small.amin(), small.amax()
-    return Image((small - low) / (high - low), film.grid.resized(shape), film.modality, "[0,1]", traits=film.traits)
+    return Image(
+        (small - low) / (high - low),
+        Grid.regular(shape, letters=film.grid.letters),
+        film.modality,
+        "[0,1]",
+        traits=film.traits,
+    )
 
 
 def _in_package(package: str, inside: str) -> Path:

@@ -44,7 +44,7 @@ def _vessels(photo: Path) -> DemoCase:
         Case("expert-vessels", {"image": image}, {"vessel": mask}),
         model="vessels",
         target="vessel",
-        methods=(*GRADIENTS, "IntegratedGradients:steps=12", "Occlusion:window=64,stride=64"),
+        methods=(*GRADIENTS, "IntegratedGradients:steps=12", "Occlusion:window=200,stride=200"),
         metrics=(*SHORT_CURVES, "HitRate", "Dice"),
     )
 
