@@ -6,6 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 import torch
+from pydicom import Dataset
 from pydicom.sequence import Sequence
 
 from pellucid.core.errors import BadOption, UnreadableImage
@@ -158,6 +159,44 @@ def test_millimeters_only_as_far_as_the_standard_gives_them(film, opened, tags, 
     assert grid.spacing == pytest.approx(spacing)
     assert grid.calibration == calibration
     assert grid.letters == ("F", "L")
+
+
+def test_a_section_without_a_position_keeps_its_millimeters(packaged, film, opened):
+    grid = read_image(packaged("JPEG-LL.dcm")).grid  # a nuclear image saved as a screen
+    assert (grid.spacing, grid.calibration) == ((2.26, 2.26), Calibration.CALIBRATED)
+    film.Modality, film.PixelSpacing = "MR", [0.5, 0.6]
+    grid = opened(film).grid
+    assert (grid.spacing, grid.calibration) == ((0.5, 0.6), Calibration.CALIBRATED)
+
+
+def test_a_second_meaning_of_the_values_does_not_replace_the_first(phantom, opened):
+    made = phantom(shape=(1, 16, 20), bright=(0, 3, 15))
+    data = made.datasets()[0]
+    other = Dataset()
+    other.RealWorldValueFirstValueMapped, other.RealWorldValueLastValueMapped = 0, 65535
+    other.RealWorldValueIntercept, other.RealWorldValueSlope = 5.0, 3.0
+    other.LUTLabel, other.LUTExplanation = "SUV", "SUV"
+    data.RealWorldValueMappingSequence = Sequence([other])
+    image = opened(data)
+    assert np.array_equal(image.data[0].numpy(), made.hu[0])
+    assert image.unit == "HU"
+
+
+def test_a_colored_slice_has_the_colors_of_its_palette(phantom, opened):
+    data = phantom(shape=(1, 16, 20), bright=(0, 3, 15)).datasets(modality="MR")[0]
+    del data.RescaleSlope, data.RescaleIntercept
+    data.PhotometricInterpretation, data.BitsAllocated, data.BitsStored, data.HighBit = "PALETTE COLOR", 8, 8, 7
+    index = np.random.default_rng(0).integers(0, 256, (16, 20)).astype(np.uint8)
+    data.PixelData = index.tobytes()
+    tables = np.random.default_rng(1).integers(0, 65536, (3, 256)).astype(np.uint16)
+    for color, table in zip(("Red", "Green", "Blue"), tables, strict=True):
+        data[f"{color}PaletteColorLookupTableDescriptor"] = pydicom.DataElement(
+            f"{color}PaletteColorLookupTableDescriptor", "US", [256, 0, 16]
+        )
+        setattr(data, f"{color}PaletteColorLookupTableData", table.tobytes())
+    image = opened(data)
+    assert image.grid.calibration is Calibration.PATIENT
+    assert np.allclose(image.data.numpy(), tables[:, index] / 65535, atol=1e-7)
 
 
 def test_ultrasound_lengths_come_from_the_regions_of_the_screen(packaged, film, opened):

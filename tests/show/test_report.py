@@ -292,4 +292,22 @@ def test_a_volume_says_what_its_sides_are(report, make, coded):
     assert "axial slice" in text
     flat = Page(render_report(report())).text
     assert "patient right" not in flat
+    stated = replace(
+        make(signed=False), image=replace(make().image, grid=replace(make().image.grid, letters=("F", "L")))
+    )
+    assert "letters stand at the sides" in Page(render_report(report(explanation=stated))).text
     assert "sides are named as sides of the image" in flat
+
+
+def test_where_nothing_rises_above_the_null_no_wash_and_no_place_is_given(report, make):
+    page = Page(render_report(report(explanation=make(torch.rand(24, 32) * 0.9))))
+    assert len(page.images) == 2
+    assert "stays below its null 1" in page.text
+    assert "Peak" not in page.text
+
+
+def test_a_sentence_of_the_case_is_not_repeated_with_every_map(report, make, stated):
+    e = make(signed=False, provenance=stated(warnings=("made by formula", "lossy compression", "blank layer")))
+    case = Case("case-1", {"image": e.image}, notes=("made by formula",))
+    words = [w for w, _ in Page(render_report(report(explanation=e, case=case))).words]
+    assert [words.count(w) for w in ("made by formula", "lossy compression", "blank layer")] == [1, 1, 1]

@@ -43,7 +43,7 @@ class DemoCase:
     override: bool = False
 
 
-GRADIENTS = ("Saliency", "InputXGradient", "GradCAM", "HiResCAM")
+GRADIENTS = ("HiResCAM", "GradCAM", "InputXGradient", "Saliency")
 SHORT_CURVES = ("DeletionAUC:steps=5,random_orders=1", "InsertionAUC:steps=5,random_orders=1")
 CURVES = ("DeletionAUC:steps=10,random_orders=1", "InsertionAUC:steps=10,random_orders=1")
 
@@ -54,7 +54,7 @@ def packaged() -> Iterator[DemoCase]:
         Case("retina", {"image": read_image(_in_package("skimage", "data/retina.jpg"), Modality.FUNDUS)}),
         model="vessels",
         target="vessel",
-        methods=(*GRADIENTS, "IntegratedGradients:steps=12", "Occlusion:window=280,stride=280"),
+        methods=("Occlusion:window=280,stride=280", "IntegratedGradients:steps=12", *GRADIENTS),
         metrics=SHORT_CURVES,
     )
     mni = "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
@@ -66,7 +66,7 @@ def packaged() -> Iterator[DemoCase]:
         ),
         model="hippocampus",
         target="anterior hippocampus",
-        methods=(*GRADIENTS, "IntegratedGradients:steps=12", "Occlusion:window=14,stride=14"),
+        methods=("Occlusion:window=14,stride=14", "IntegratedGradients:steps=12", *GRADIENTS),
         metrics=SHORT_CURVES,
         crop=LEFT_HIPPOCAMPUS,
     )
@@ -82,7 +82,7 @@ def packaged() -> Iterator[DemoCase]:
         ),
         model="pneumonia",
         target="pneumonia",
-        methods=(*GRADIENTS, "IntegratedGradients", "Occlusion"),
+        methods=("Occlusion", "IntegratedGradients", *GRADIENTS),
         metrics=(*CURVES, "ModelParameterRandomization:levels=2"),
         override=True,  # the card says AP, the film is PA: the page says first that the model is not for it
     )
@@ -111,7 +111,7 @@ def _nodule_case(case: Case) -> DemoCase:
         case,
         model="nodule",
         target="nodule",
-        methods=(*GRADIENTS, "IntegratedGradients", "Occlusion:window=24,stride=12"),
+        methods=("Occlusion:window=24,stride=12", "IntegratedGradients", *GRADIENTS),
         metrics=(*CURVES, "HitRate", "IoU", "Dice", "ModelParameterRandomization:levels=2"),
     )
 

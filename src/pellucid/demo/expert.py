@@ -44,7 +44,7 @@ def _vessels(photo: Path) -> DemoCase:
         Case("expert-vessels", {"image": image}, {"vessel": mask}),
         model="vessels",
         target="vessel",
-        methods=(*GRADIENTS, "IntegratedGradients:steps=12", "Occlusion:window=200,stride=200"),
+        methods=("Occlusion:window=200,stride=200", "IntegratedGradients:steps=12", *GRADIENTS),
         metrics=(*SHORT_CURVES, "HitRate", "Dice"),
     )
 
@@ -57,6 +57,6 @@ def _hippocampus(path: Path, labels: Path) -> DemoCase:
         Case("expert-hippocampus", {"image": image}, {"anterior": anterior}),
         model="hippocampus",
         target="anterior hippocampus",
-        methods=(*GRADIENTS, "IntegratedGradients:steps=12", "Occlusion:window=14,stride=14"),
+        methods=("Occlusion:window=14,stride=14", "IntegratedGradients:steps=12", *GRADIENTS),
         metrics=(*SHORT_CURVES, "HitRate", "Dice"),
     )

@@ -25,6 +25,7 @@ STAGES: tuple[Stage, ...] = ("bare", "contour", "wash")
 _TITLES = {"bare": "Image", "contour": "Region above the null", "wash": "Map over the image"}
 _LINES = {"for": "above the null: speaks for the target", "against": "speaks against the target"}
 _DARK = 0.05
+_MOST = 0.8  # of a pane that the network saw: beyond it a picture of the field's border says nothing
 _FILIGREE = 8  # pixels of a native cell below which full lines would hide the wash they bound
 _ALONE = 0.7  # of the width of a row, where a single pane stands in it
 
@@ -56,8 +57,8 @@ class Sketch:
 
     @property
     def place(self) -> str:
-        """Where the map peaks, in words no finer than its native resolution; empty where there is no peak."""
-        if not self.display.shown or self.values.max() <= 0:
+        """Where the map peaks, no finer than its native resolution; empty where nothing rises above the null."""
+        if not self.display.shown or self.values.max() <= (self.display.null or 0.0):
             return ""
         return place_words(self.peak, self.grid, self.cell)
 
@@ -140,7 +141,7 @@ def draw_image(
     at = framing.at or _center(framing.region, image.grid) or _middle(image.grid, prepared)
     across = 1 if only_bare else 2 if image.grid.rank == 2 else 3
     scenery = make_scenery(image, prepared, image.grid, framing, at, across)
-    outlined = any(o.visible for p in scenery.panes for o in p.outlines)
+    outlined = any(_telling(o) for p in scenery.panes for o in p.outlines)
     if across == 2 and not outlined:  # one pane alone may be larger
         alone = replace(framing, width=round(_ALONE * framing.width))
         scenery = make_scenery(image, prepared, image.grid, alone, at, 1)
@@ -212,6 +213,12 @@ def _middle(grid: Grid, prepared: Prepared | None) -> tuple[int, ...]:
 
 def _center(region: Region | None, grid: Grid) -> tuple[int, ...] | None:
     return region_center(region, grid) if region is not None else None
+
+
+def _telling(outline: Outline) -> bool:
+    """Whether an outline is worth a picture of its own: any reference region, or a field well short of the image."""
+    share = float((outline.values > outline.level).mean())
+    return 0 < share < (_MOST if outline.style == "seen" else 2)
 
 
 def _title(stage: Stage, scenery: Scenery) -> str:

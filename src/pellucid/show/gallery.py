@@ -90,7 +90,8 @@ def case_picture(report: CaseReport, scale: float = 1.0) -> Picture:
 def map_views(report: CaseReport, scale: float = 1.0) -> tuple[MapView, ...]:
     """Every map of a report; below the operating point they are drawn for whoever asks."""
     framing = framing_of(report)
-    return tuple(_view(panel, framing, withheld(report), scale) for panel in report.maps)
+    known = frozenset((*report.case.notes, *report.warnings))  # stand at the top of the page already
+    return tuple(_view(panel, framing, withheld(report), scale, known) for panel in report.maps)
 
 
 def prepared_of(report: CaseReport) -> Prepared | None:
@@ -115,17 +116,19 @@ def orientation_words(grid: Grid) -> str:
     """Whether the sides of the patient are known."""
     if grid.letters is None:
         return "not stated by the file: sides are named as sides of the image"
+    if grid.rank == 2:
+        return "stated by the file: letters stand at the sides of the picture, which is drawn as stored"
     return "stated by the file; patient right is on image left in axial and coronal pictures"
 
 
-def _view(panel: MapPanel, framing: Framing, show_anyway: bool, scale: float) -> MapView:
+def _view(panel: MapPanel, framing: Framing, show_anyway: bool, scale: float, known: frozenset[str]) -> MapView:
     explanation = panel.explanation
     one = sketch(explanation, show_anyway)
     picture, wash = pictures(one, framing, scale)
     p = explanation.provenance
     return MapView(
         panel.title, p.target, picture, wash, one.display.notes, _rows(panel, one), panel.caution,
-        tuple(dict.fromkeys((*explanation.answer.warnings, *p.warnings))),
+        tuple(w for w in dict.fromkeys((*explanation.answer.warnings, *p.warnings)) if w not in known),
     )  # fmt: skip
 
 
@@ -134,8 +137,8 @@ def pictures(one: Sketch, framing: Framing, scale: float = 1.0) -> tuple[Picture
     first: tuple[Stage, ...] = ("bare", "contour") if "contour" in one.stages else STAGES
     scenery = scenery_of(one, framing, first)
     picture = picture_of(draw_sketch(one, scenery, first, brief=True), _alt(one, first), scale)
-    if "contour" not in one.stages or not one.values.any():
-        return picture, None
+    if "contour" not in one.stages or not one.display.alpha(one.values).any():
+        return picture, None  # nothing would be painted
     return picture, picture_of(draw_sketch(one, scenery, ("wash",), brief=True), _alt(one, ("wash",)), scale)
 
 

@@ -68,13 +68,13 @@ class Display:
         return values < -self.null if self.shown and self.null is not None and self.signed else None
 
     def alpha(self, values: Map) -> Map:
-        """Opacity of the wash: 0 below the null and, without a null, growing from 0 with the value."""
+        """Opacity of the wash: 0 below the null and, without a null, growing from 0 as the root of the value."""
         if not self.shown:
             return np.zeros_like(values)
         strength = np.abs(values) if self.signed else np.maximum(values, 0)
         share = np.clip(strength / self.limit, 0, 1)
         if self.null is None:
-            return (_FULL * share).astype(np.float32)
+            return (_FULL * np.sqrt(share)).astype(np.float32)
         return np.where(strength > self.null, _FAINT + (_FULL - _FAINT) * share, 0).astype(np.float32)
 
 
@@ -261,8 +261,8 @@ def _scale_notes(largest: float, limit: float, reference: Reference | None, unit
     else:
         cases = f"{reference.n_null} normal cases"
         notes.append(
-            f"region: above {number(reference.null)} {unit}, which at most {number(100 * reference.alpha)}% of {cases} "
-            "exceed anywhere"
+            f"null {number(reference.null)} {unit}: at most {number(100 * reference.alpha)}% of {cases} exceed it "
+            "anywhere; a region is what lies above it"
         )
         if signed:
             notes.append(
