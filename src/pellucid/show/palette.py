@@ -21,7 +21,7 @@ class Palette:
         against: outline of evidence against it (dashed).
         expert: outline of a reference region (dash-dot).
         wash: colors of an unsigned map from weak to strong; empty: lines only, never a wash over the image.
-        signed: colors of a signed map from most against (purple) over none to most for (green).
+        signed: colors of a signed map from most against (purple) over none (gray) to most for (green).
         alone: colors of a map drawn beside the image instead of over it.
     """
 
