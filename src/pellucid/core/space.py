@@ -96,6 +96,8 @@ def resample(
     matrix = np.delete(np.delete(chain, 2, 0), 2, 1) if rank == 2 else chain
     if _is_identity(matrix) and source.shape == target.shape:
         return x
+    if _keeps_voxels(matrix, target.shape):
+        return _rearranged(x, np.round(matrix).astype(int), target.shape, outside)
     if mode == "linear":
         # source voxels per target voxel along each source axis; variances add, so a mere rotation does not blur
         step = np.linalg.norm(matrix[:rank, :rank], axis=1)
@@ -110,6 +112,28 @@ def resample(
 
 def _is_identity(matrix: np.ndarray) -> bool:
     return bool(np.abs(matrix - np.eye(len(matrix))).max() < 1e-6)
+
+
+def _keeps_voxels(matrix: np.ndarray, shape: Sequence[int]) -> bool:
+    """Whether every target voxel is a source voxel (moved, turned or flipped), to a thousandth of a voxel."""
+    rank = len(shape)
+    drift = np.abs(matrix - np.round(matrix))[:rank] @ np.array([*shape, 1])
+    turn = np.abs(np.round(matrix[:rank, :rank]))
+    return bool(drift.max() < 1e-3 and (turn.sum(0) == 1).all() and (turn.sum(1) == 1).all())
+
+
+def _rearranged(x: Tensor, matrix: np.ndarray, shape: Sequence[int], outside: float | None) -> Tensor:
+    """The voxels themselves in another order; interpolation would cost time and the last digits."""
+    rank = len(shape)
+    order = np.abs(matrix[:rank, :rank]).argmax(0)  # the source axis along each target axis
+    x = x.permute(0, 1, *(2 + int(axis) for axis in order))
+    inside = torch.ones(1, dtype=torch.bool, device=x.device)
+    for target, (axis, length) in enumerate(zip(order, shape, strict=True)):
+        have = x.shape[2 + target]
+        index = torch.arange(length, device=x.device) * int(matrix[axis, target]) + int(matrix[axis, rank])
+        x = x.index_select(2 + target, index.clamp(0, have - 1))
+        inside = inside & ((index >= 0) & (index < have)).view(*(-1 if a == target else 1 for a in range(rank)))
+    return x if outside is None else torch.where(inside, x, torch.as_tensor(outside, dtype=x.dtype, device=x.device))
 
 
 def _sample(
