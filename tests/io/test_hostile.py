@@ -12,7 +12,7 @@ import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 
 from pellucid.core.errors import InputError, PellucidError, UnreadableImage
-from pellucid.io import dicomfile, guard
+from pellucid.io import apart, dicomfile, guard
 from pellucid.io.codestream import jpeg2000_size, jpeg_size
 from pellucid.io.reader import read_cases, read_image
 
@@ -103,6 +103,25 @@ def test_a_codestream_larger_than_its_header_is_not_decoded(tmp_path, packaged, 
     struct.pack_into(form, content, content.index(marker) + offset, 60000)
     (tmp_path / "x").write_bytes(bytes(content))
     refused(tmp_path / "x", r"compressed pixels of \d+ x \d+ as the header says, got .*60000")
+
+
+def test_a_stream_that_ends_its_decoder_does_not_end_us(tmp_path, packaged):
+    """Found by fuzzing: gdcm 3.2.6 calls abort() on this copy of a JPEG Lossless file, which Python cannot catch."""
+    content = bytearray(packaged("SC_rgb_jpeg_gdcm.dcm").read_bytes())
+    rng = np.random.default_rng(161)
+    for place in rng.integers(132, len(content), 6):
+        content[place] = int(rng.integers(256))
+    (tmp_path / "x").write_bytes(bytes(content))
+    refused(tmp_path / "x", "pixels that decode, got damaged or incomplete data")
+    (tmp_path / "cases.csv").write_text(f"image\nx\n{packaged('CT_small.dcm')}\n")
+    assert [len(part) for part in (read_cases(tmp_path / "cases.csv").cases, read_cases(tmp_path).failures)] == [1, 1]
+
+
+def test_a_stream_that_stalls_its_decoder_is_stopped(packaged, monkeypatch):
+    for name in ("_START_SECONDS", "_FILE_SECONDS"):
+        monkeypatch.setattr(apart, name, 0.0)
+    with pytest.raises(UnreadableImage, match="pixels that decode within 0 s, got some that do not"):
+        read_image(packaged("MR_small_jpeg_ls_lossless.dcm"))
 
 
 def test_codestreams_of_real_files_say_their_size(packaged):

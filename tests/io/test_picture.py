@@ -171,6 +171,17 @@ def test_compressions_of_pillow_lose_nothing_or_are_refused(tmp_path):
     assert torch.equal(read_image(tmp_path / "deep.tif").data[0], torch.from_numpy(gray.astype(np.float32)) / 65535)
 
 
+def test_deep_color_in_a_compression_that_would_lose_it_is_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "x.tif", np.zeros((6, 8, 3), np.uint16), photometric="rgb")
+    with tifffile.TiffFile(tmp_path / "x.tif") as file:
+        place = file.pages[0].tags["Compression"].valueoffset
+    content = bytearray((tmp_path / "x.tif").read_bytes())
+    struct.pack_into("<H", content, place, 5)  # LZW
+    (tmp_path / "x.tif").write_bytes(bytes(content))
+    with pytest.raises(UnreadableImage, match="expected color of 8 bits, .* got 16 bits with LZW"):
+        read_image(tmp_path / "x.tif")
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
 def test_what_is_cut_short_is_refused(tmp_path, kind):
     noise = np.random.default_rng(6).integers(0, 256, (64, 64, 3)).astype(np.uint8)
@@ -185,7 +196,7 @@ def test_what_is_cut_short_is_refused(tmp_path, kind):
 
 def test_a_flipped_bit_in_a_png_is_noticed(tmp_path):
     noise = np.random.default_rng(7).integers(0, 256, (64, 64)).astype(np.uint8)
-    Picture.fromarray(noise).save(tmp_path / "x.png")
+    Picture.fromarray(noise).save(tmp_path / "x.png", compress_level=0)  # so that the flipped bit still decodes
     content = bytearray((tmp_path / "x.png").read_bytes())
     content[2000] ^= 1
     (tmp_path / "x.png").write_bytes(bytes(content))

@@ -8,7 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from pydicom.uid import generate_uid
+from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless, generate_uid
 
 from pellucid.core.errors import BadOption, UnreadableImage
 from pellucid.core.grid import Calibration
@@ -82,6 +82,21 @@ def test_hounsfield_units_are_not_turned_by_monochrome1(tmp_path, phantom, write
     image = read_image(write(tmp_path / "s", made.datasets(photometric="MONOCHROME1")))
     agrees(image, made)
     assert image.unit == "HU"
+
+
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, RLELossless, JPEG2000Lossless])
+def test_compressed_slices_are_the_same_volume(tmp_path, phantom, write, syntax):
+    made = phantom(turn=turned((20, -30, 15)))
+    datasets = made.datasets()
+    for data in datasets:
+        data.compress(syntax, generate_instance_uid=False)
+    folder = write(tmp_path / "s", datasets)
+    agrees(read_image(folder), made)
+    third = sorted(folder.iterdir())[2]
+    content = third.read_bytes()
+    third.write_bytes(content[:-200] + bytes(200))
+    with pytest.raises(UnreadableImage, match="damaged or incomplete"):
+        read_image(folder)
 
 
 def test_a_nodule_on_the_left_is_on_the_left(tmp_path, phantom, write):

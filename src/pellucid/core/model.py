@@ -249,12 +249,14 @@ class Model:
         spatial = [s for s in shapes if s.extent(self.rank) > 1]
         listing = ", ".join(dict.fromkeys(s.name for s in spatial)) or "none"
         if layer is None:
-            if not spatial:
+            # weights of attention (batch, head, token, token) look spatial, and end in one of these
+            fit = [s for s in spatial if s.kind not in ("Dropout", "Softmax")]
+            if not fit:
                 raise UnknownLayer(
                     "the model has no layer with spatial extent", "use a gradient or perturbation method"
                 )
-            smallest = min(s.extent(self.rank) for s in spatial)
-            coarse = [s for s in spatial if self.output.task != "segmentation" or s.extent(self.rank) == smallest]
+            smallest = min(s.extent(self.rank) for s in fit)
+            coarse = [s for s in fit if self.output.task != "segmentation" or s.extent(self.rank) == smallest]
             return coarse[-1].name
         found = [s for s in shapes if s.name == layer]
         if not found:

@@ -22,7 +22,7 @@ from pellucid.io.dicomfile import (
     decoding,
     frame_count,
     is_companion,
-    open_dataset,
+    open_datasets,
     open_header,
 )
 from pellucid.io.formats import Format, find_format
@@ -97,7 +97,7 @@ def read_dicom(path: Path, modality: Modality | None = None, index: int | None =
         BadOption: several frames and no index, or an index that does not exist.
     """
     with reading(*DAMAGED):
-        dataset = open_dataset(path)
+        dataset = open_datasets([path])[0]
         count = frame_count(dataset)
         enhanced = is_enhanced(dataset)
         if enhanced or (count == 1 and has_position(dataset)):
@@ -149,7 +149,7 @@ def read_series(found: Survey, modality: Modality | None = None, index: int | No
         check_planes(headers)
         samples = int(headers[0].get("SamplesPerPixel", 1))
         check_values((len(headers), int(headers[0].Rows), int(headers[0].Columns), samples), "a DICOM series")
-        datasets = [open_dataset(member.path) for member in members]
+        datasets = open_datasets([member.path for member in members])
         with decoding(datasets[0]):
             return read_slices(datasets, modality)
 

@@ -1,6 +1,7 @@
 """A DICOM file opened with care: what it declares is checked before anything is decoded."""
 
 import zlib
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from pydicom.uid import (
 )
 
 from pellucid.core.errors import MissingExtra, UnreadableImage
+from pellucid.io.apart import APART, decode_apart
 from pellucid.io.codestream import check_codestreams
 from pellucid.io.guard import check_file, check_values, reading
 
@@ -43,12 +45,22 @@ def open_header(path: Path) -> Dataset:
     return dcmread(path, stop_before_pixels=True, force=True)  # forced: content was told by its first bytes
 
 
-def open_dataset(path: Path) -> Dataset:
-    """The whole object with its (still encoded) pixels, after the checks of ``check_image``.
+def open_datasets(paths: Sequence[Path]) -> list[Dataset]:
+    """The whole objects, after the checks of ``check_image``; pixels stay encoded where that is safe.
 
     Raises:
-        UnreadableImage: as ``check_image``, or the pixels are missing.
+        UnreadableImage: as ``check_image``, or pixels that are missing or cannot be decoded.
     """
+    datasets = [_open(path) for path in paths]
+    chosen = [(path, dataset, decoder_name(dataset)) for path, dataset in zip(paths, datasets, strict=True)]
+    apart = [each for each in chosen if each[2] in APART]
+    if apart:
+        decode_apart(apart)
+    return datasets
+
+
+def _open(path: Path) -> Dataset:
+    """One object with its encoded pixels."""
     check_image(open_header(path))
     dataset = dcmread(path, force=True)
     if not any(dataset.get(name) for name in _PIXELS):
@@ -67,10 +79,10 @@ def open_dataset(path: Path) -> Dataset:
 
 
 def decoder_name(dataset: Dataset) -> str:
-    """The library that decodes the pixels: python-gdcm only where no other does.
+    """The library that decodes the pixels; empty where they are not compressed.
 
-    Damaged JPEG and JPEG-LS streams end the whole process inside gdcm 3.2.6, and damaged RLE panics inside
-    pylibjpeg-rle 2.2; the others raise an error. All agree on every sound file of pydicom-data.
+    Damaged JPEG and JPEG-LS streams end the whole process inside gdcm 3.2.6, so it comes last, and damaged RLE panics
+    inside pylibjpeg-rle 2.2; the others raise an error. All agree on every sound file of pydicom-data.
     """
     syntax = dataset.file_meta.TransferSyntaxUID
     if not syntax.is_encapsulated:

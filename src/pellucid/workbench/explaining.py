@@ -157,7 +157,8 @@ def _explain(probe: Probe, explainer: Explainer, opened: Opened, manner: Manner)
     )
     known = manner.references.get(spell(explainer), {})  # a reference means nothing for other settings
     image = opened.image
-    return Explanation(answer, provenance, prediction, image, prepared, known.get(name), NotebookView())
+    view = NotebookView(cautions={explainer.name: explainer.card.caution})
+    return Explanation(answer, provenance, prediction, image, prepared, known.get(name), view)
 
 
 def predict(probe: Probe) -> Prediction:
