@@ -169,3 +169,22 @@ def test_activation_bytes_are_those_of_all_layers(small, draw) -> None:
     assert model.activation_bytes({"image": draw(7, 2, 8, 8)}) == 4 * numbers
     hidden = Model(small(), SPEC, can=Abilities(hooks=False))
     assert hidden.activation_bytes({"image": draw(7, 2, 8, 8)}) == 100 * 4 * 2 * 64
+
+
+def test_attention_weights_are_no_default_layer() -> None:
+    """(batch, head, token, token) looks like channels on a 2-D grid."""
+
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Conv2d(1, 4, 4, 4)
+            self.drop = nn.Dropout(0.1)
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            tokens = self.embed(x).flatten(2).transpose(1, 2)
+            weights = self.drop((tokens @ tokens.transpose(1, 2)).softmax(-1)[:, None])
+            return self.head((weights[:, 0] @ tokens).mean(1))
+
+    model = Model(Attending(), (InputSpec(),))
+    assert model.resolve(None, {"image": torch.rand(1, 1, 16, 16)}) == "embed"
