@@ -103,7 +103,7 @@ def test_what_takes_many_arguments_explains_each(modules: dict[str, ModuleType])
         missing = [a for a in names if not re.search(rf"\b{a}\b", text)]
         if len(names) >= 4 and missing:
             silent[name] = missing
-    assert not silent
+    assert not silent, "; ".join(f"{k}: {v}" for k, v in silent.items())
 
 
 def test_public_classes_show_an_example(declared: dict[str, type[Declared]]) -> None:

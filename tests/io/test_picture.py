@@ -178,7 +178,7 @@ def test_deep_color_in_a_compression_that_would_lose_it_is_refused(tmp_path):
     content = bytearray((tmp_path / "x.tif").read_bytes())
     struct.pack_into("<H", content, place, 5)  # LZW
     (tmp_path / "x.tif").write_bytes(bytes(content))
-    with pytest.raises(UnreadableImage, match="expected color of 8 bits, .* got 16 bits with LZW"):
+    with pytest.raises(UnreadableImage, match=r"expected color of 8 bits, .* got 16 bits with LZW"):
         read_image(tmp_path / "x.tif")
 
 

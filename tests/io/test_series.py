@@ -86,7 +86,7 @@ def test_hounsfield_units_are_not_turned_by_monochrome1(tmp_path, phantom, write
 
 @pytest.mark.parametrize("syntax", [JPEGLSLossless, RLELossless, JPEG2000Lossless])
 def test_compressed_slices_are_the_same_volume(tmp_path, phantom, write, syntax):
-    made = phantom(turn=turned((20, -30, 15)))
+    made = phantom(shape=(6, 64, 64), turn=turned((20, -30, 15)))
     datasets = made.datasets()
     for data in datasets:
         data.compress(syntax, generate_instance_uid=False)
@@ -94,8 +94,8 @@ def test_compressed_slices_are_the_same_volume(tmp_path, phantom, write, syntax)
     agrees(read_image(folder), made)
     third = sorted(folder.iterdir())[2]
     content = third.read_bytes()
-    third.write_bytes(content[:-200] + bytes(200))
-    with pytest.raises(UnreadableImage, match="damaged or incomplete"):
+    third.write_bytes(content[:-3000])
+    with pytest.raises(UnreadableImage, match="damaged or incomplete|missing or cut short"):
         read_image(folder)
 
 

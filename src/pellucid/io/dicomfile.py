@@ -64,9 +64,7 @@ def _open(path: Path) -> Dataset:
     check_image(open_header(path))
     dataset = dcmread(path, force=True)
     if not any(dataset.get(name) for name in _PIXELS):
-        raise UnreadableImage(
-            f"expected a DICOM image, got one whose pixels are missing ({class_name(dataset)})", DAMAGED[1]
-        )
+        raise UnreadableImage("expected a DICOM image, got one whose pixels are missing or cut short", DAMAGED[1])
     meta = getattr(dataset, "file_meta", None)
     if meta is None or "TransferSyntaxUID" not in meta:
         dataset.file_meta = meta or FileMetaDataset()

@@ -19,7 +19,7 @@ _VIEWS = (("axial", 2, "A", "R"), ("coronal", 1, "H", "R"), ("sagittal", 0, "H",
 
 @dataclass(frozen=True)
 class Sides:
-    """Letters at the four sides of a pane."""
+    """Letters at the four sides of a pane: top, bottom, left and right of the screen."""
 
     top: str
     bottom: str

@@ -69,7 +69,14 @@ def gray_of(rgb: Pixels) -> Pixels:
 
 
 def paint_map(values: Map, display: Display, palette: Palette, alone: bool = False) -> Pixels:
-    """RGBA of a map: fully transparent wherever the display rules paint nothing."""
+    """RGBA of a map: fully transparent wherever the display rules paint nothing.
+
+    Args:
+        values: of the map, on the pixels of the picture.
+        display: what may be shown.
+        palette: of the modality.
+        alone: the map stands beside the image and not over it, so that it is opaque.
+    """
     low, high = display.limits
     share = np.clip((values - low) / (high - low), 0, 1)
     rgba = palette.colormap(display.signed, alone)(share).astype(np.float32)

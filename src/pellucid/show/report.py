@@ -37,7 +37,16 @@ _MOST_SCORES = 8
 
 @dataclass(frozen=True)
 class MatrixRow:
-    """One metric over all maps of a report."""
+    """One metric over all maps of a report.
+
+    Args:
+        name: of the metric.
+        measures: the property.
+        says: what its number says.
+        caution: what it does not say.
+        direction: which way is better.
+        cells: values in words, one for each column.
+    """
 
     name: str
     measures: str
@@ -89,6 +98,12 @@ def render_index(entries: Sequence[IndexEntry], title: str = "Explained cases") 
 
 def write_report(report: CaseReport, path: Path, scale: float = 1.0, back: str = "") -> Path:
     """Write the page of one case, whole or not at all.
+
+    Args:
+        report: what to show.
+        path: of the page.
+        scale: pixels of the pictures per pixel of the page.
+        back: relative link to the overview; empty: there is none.
 
     Raises:
         UnwritableOutput: the file cannot be written.

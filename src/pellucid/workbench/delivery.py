@@ -39,6 +39,14 @@ def deliver(
 ) -> Finished:
     """Explain and score a case, and write its maps and its page into a folder of its own.
 
+    Args:
+        case: as read.
+        model: whose golden vectors came out right.
+        request: targets, methods, metrics.
+        folder: in which the case gets one named after it.
+        recorder: of the audit events.
+        progress: called with what is being done.
+
     Raises:
         PellucidError: nothing of the case is written then.
     """

@@ -67,8 +67,12 @@ def _finite(value: object) -> object:
 
 
 def truth_region(case: Case) -> str | None:
-    """The region that plausibility is measured against: planted truth before expert before the rest."""
-    ranked = sorted(case.regions, key=lambda n: _TRUTH.index(case.regions[n].source))
+    """The region that plausibility is measured against: planted truth before expert before the rest.
+
+    What a model predicted is no truth.
+    """
+    known = [n for n, r in case.regions.items() if r.source in _TRUTH]
+    ranked = sorted(known, key=lambda n: _TRUTH.index(case.regions[n].source))
     return ranked[0] if ranked else None
 
 

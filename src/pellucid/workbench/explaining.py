@@ -118,7 +118,9 @@ def _check_able(explainer: Explainer, opened: Opened) -> None:
         raise CannotDo(f"{explainer.name} is not for {model.rank}-D images", "choose another method")
     if model.output.task not in card.tasks:
         raise CannotDo(f"{explainer.name} is not for {model.output.task}", "choose another method")
-    if card.asks & GRADIENTS and not model.can.gradient:
+    grid = opened.scene.grids[model.primary]
+    # a path method asks nothing of the shared pass, and makes backward passes of its own
+    if (card.asks & GRADIENTS or explainer.cost(grid).backwards) and not model.can.gradient:
         why = model.can.why.get("gradient", "its format hides them")
         raise CannotDo(f"{explainer.name} needs gradients: {why}", "use a perturbation method (Occlusion)")
     explainer.needs(model, opened.inputs)

@@ -78,6 +78,13 @@ def run_case(
 ) -> Finished:
     """Explain and score one case.
 
+    Args:
+        case: as read.
+        loaded: model with its card and references.
+        request: targets, methods, metrics.
+        recorder: of the audit events; None: nothing is recorded.
+        progress: called with what is being done.
+
     Raises:
         NotApplicable: the model card excludes the image and ``override`` is not set.
         PellucidError: of the image, the model or an explicitly named method.

@@ -60,7 +60,14 @@ class Recorder:
         )
 
     def failed(self, what: str, kind: str, outcome: Outcome = "serious_failure", event: Event = "failure") -> None:
-        """Something could not be done; only the kind of error is written, never its text."""
+        """Something could not be done; only the ``kind`` of error is written, never its text.
+
+        Args:
+            what: was tried, such as ``explain``.
+            kind: class name of the error.
+            outcome: how bad.
+            event: ``failure``, or ``failed_access``.
+        """
         self.log.record(Entry(event, outcome=outcome, method=what, parameters={"error": kind}))
 
 

@@ -30,6 +30,13 @@ def write_report(
 ) -> Finished:
     """Write one case's page into ``folder``.
 
+    Args:
+        finished: results of the case.
+        loaded: the model.
+        golden: how its golden vectors came out.
+        folder: of the page.
+        recorder: of the audit events; None: nothing is recorded.
+
     Raises:
         UnwritableOutput: the folder cannot be written.
     """
