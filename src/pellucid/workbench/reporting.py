@@ -8,9 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from pellucid.core.card import Card, MetricCard
+from pellucid.io.atomic import write_bytes
 from pellucid.io.models import GoldenResult, LoadedModel
 from pellucid.show import report as pages
+from pellucid.show.figure import draw_panel
+from pellucid.show.gallery import framing_of
 from pellucid.show.sections import CaseReport, Check, MapPanel, MetricNote, PerformanceRow, ScoreRow, State
+from pellucid.show.sheet import png
 from pellucid.workbench.evaluating import Scored, truth_region
 from pellucid.workbench.job import Finished
 from pellucid.workbench.recording import Recorder
@@ -18,7 +22,7 @@ from pellucid.workbench.recording import Recorder
 _STATES: dict[str, State] = {"applies": "pass", "unknown": "not measured", "excluded": "fail"}
 _SAME_MAP = 0.5  # rank correlation with the randomized model's map above which the map hardly depends on the weights
 _KEY = re.compile(r"^([a-z]+)(\d{4})")
-REPORT, INDEX = "report.html", "index.html"
+REPORT, PICTURE, INDEX = "report.html", "panel.png", "index.html"
 
 
 def write_report(
@@ -28,7 +32,7 @@ def write_report(
     folder: Path,
     recorder: Recorder | None = None,
 ) -> Finished:
-    """Write one case's page into ``folder``.
+    """Write one case's page, and all its maps as one picture, into ``folder``.
 
     Args:
         finished: results of the case.
@@ -40,10 +44,13 @@ def write_report(
     Raises:
         UnwritableOutput: the folder cannot be written.
     """
-    path = pages.write_report(case_report(finished, loaded, golden), folder / REPORT, back=f"../{INDEX}")
+    report = case_report(finished, loaded, golden)
+    path = pages.write_report(report, folder / REPORT, back=f"../{INDEX}")
+    sheet = draw_panel([m.explanation for m in report.maps], framing_of(report))
+    picture = write_bytes(folder / PICTURE, png(sheet))
     if recorder is not None:
         recorder.exported(finished.opened.case.name, "report", hashlib.sha256(path.read_bytes()).hexdigest())
-    return replace(finished, files={**finished.files, "report": path})
+    return replace(finished, files={**finished.files, "report": path, "picture": picture})
 
 
 def write_index(
