@@ -1,0 +1,87 @@
+"""Scores of a panel, and what is written about it, with nothing about who the patient is."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from pellucid.audit.log import AuditLog
+from pellucid.core.case import Region
+from pellucid.core.target import ClassScore
+from pellucid.explain.cam import GradCAM
+from pellucid.explain.gradient import InputXGradient
+from pellucid.workbench.evaluating import score_panel, truth_region
+from pellucid.workbench.explaining import explain_case
+from pellucid.workbench.opening import open_case
+from pellucid.workbench.recording import Recorder, output_hash
+from pellucid.workbench.registry import make_metric
+
+
+def region(case, source):
+    return Region(case.regions["lesion"].mask, case.regions["lesion"].grid, source)
+
+
+def test_truth_is_planted_before_expert_before_the_rest(make_case) -> None:
+    case = make_case()
+    sources = ["predicted", "drawn", "atlas", "expert", "planted"]
+    for i in range(len(sources)):
+        known = {s: region(case, s) for s in sources[: i + 1]}
+        assert truth_region(replace(case, regions=known)) == (None if i == 0 else sources[i])
+    assert truth_region(replace(case, regions={})) is None
+
+
+def test_every_metric_of_every_map(classifier, make_case) -> None:
+    case, said = make_case(), []
+    panel = explain_case(open_case(case, classifier), [ClassScore("bright")], [InputXGradient(), GradCAM()])
+    metrics = [make_metric(m) for m in ("HitRate", "IoU", "DeletionAUC:steps=4")]
+    scored = score_panel(panel, case, metrics, said.append)
+    assert [(s.method, s.metric.name, s.region) for s in scored] == [
+        (m, n, r)
+        for m in ("InputXGradient", "GradCAM")
+        for n, r in (("HitRate", "lesion"), ("IoU", "lesion"), ("DeletionAUC", None))
+    ]
+    assert said[0] == "HitRate of InputXGradient"
+    assert scored[0].value == 1.0  # the lesion is all there is to see
+    assert scored[1].value > 0.8
+    assert json.loads(json.dumps(scored[1].plain()))["value"] == pytest.approx(scored[1].value)
+
+
+def test_what_is_undefined_is_null_with_a_reason_and_stops_nothing(classifier, make_case) -> None:
+    case = replace(make_case(), regions={})
+    panel = explain_case(open_case(case, classifier), [ClassScore("bright")], [InputXGradient()])
+    hit, deletion = score_panel(panel, case, [make_metric("HitRate"), make_metric("DeletionAUC:steps=4")])
+    assert math.isnan(hit.value)
+    assert hit.reason
+    plain = json.loads(json.dumps(hit.plain(), allow_nan=False))
+    assert (plain["value"], plain["reason"]) == (None, hit.reason)
+    assert deletion.reason == ""
+    assert math.isfinite(deletion.value)
+
+
+def test_the_hash_follows_the_map(classifier, make_case) -> None:
+    opened = open_case(make_case(), classifier)
+    first, again = (explain_case(opened, [ClassScore("bright")], [GradCAM()]).explanations[0] for _ in range(2))
+    assert output_hash(first) == output_hash(again)
+    first.attribution.maps["image"][0, 0, 3, 3] += 1e-6
+    assert output_hash(first) != output_hash(again)
+
+
+def test_the_record_names_no_patient(classifier, make_case, tmp_path) -> None:
+    case = replace(make_case(), name="DOE^JANE")
+    opened = open_case(case, classifier)
+    made = explain_case(opened, [ClassScore("bright")], [GradCAM("relu")]).explanations[0]
+    log = AuditLog(tmp_path / "audit.jsonl", actor="reader-1", role="user")
+    recorder = Recorder(log)
+    recorder.configured(classifier, {"seed": 1, "out": "/data/DOE^JANE/1963-04-05"})
+    recorder.created(made)
+    recorder.exported(case.name, "report", "a" * 64)
+    recorder.failed("explain", "UnreadableImage")
+    text = (tmp_path / "audit.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert len(lines) >= 4
+    assert "DOE" not in text
+    assert "1963" not in text
+    assert classifier.digest in text
+    assert output_hash(made) in text
+    assert "relu" in text
