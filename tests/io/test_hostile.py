@@ -237,3 +237,17 @@ def test_no_refusal_names_the_patient(tmp_path, phantom, canary, caplog, capfd, 
     raw = pydicom.dcmread(tmp_path / "broken" / f"{canary[0]}^intercept.png")
     with pytest.raises(ValueError, match="ZEBRA"):  # the decoder itself would have said it
         float(raw.RescaleIntercept)
+
+
+def test_what_a_decoder_would_log_of_the_patient_is_dropped(tmp_path, one, caplog, recwarn):
+    caplog.set_level(logging.DEBUG)
+    one.save_as(tmp_path / "x", enforce_file_format=True)
+    frame = one.FrameOfReferenceUID.encode()
+    content = (tmp_path / "x").read_bytes()
+    (tmp_path / "x").write_bytes(content.replace(frame, b"ZEBRA" + frame[5:]))
+    assert read_image(tmp_path / "x").unit == "HU"
+    assert "ZEBRA" not in caplog.text
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="ZEBRA"):  # outside our guard the library speaks as before
+        assert pydicom.dcmread(tmp_path / "x").FrameOfReferenceUID.startswith("ZEBRA")
+    assert "ZEBRA" in caplog.text

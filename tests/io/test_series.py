@@ -95,7 +95,7 @@ def test_compressed_slices_are_the_same_volume(tmp_path, phantom, write, syntax)
     third = sorted(folder.iterdir())[2]
     content = third.read_bytes()
     third.write_bytes(content[:-3000])
-    with pytest.raises(UnreadableImage, match="damaged or incomplete|missing or cut short"):
+    with pytest.raises(UnreadableImage, match=r"damaged or incomplete|missing or cut short"):
         read_image(folder)
 
 
