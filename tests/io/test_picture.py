@@ -194,6 +194,15 @@ def test_what_is_cut_short_is_refused(tmp_path, kind):
             read_image(path)
 
 
+def test_a_small_png_may_lack_nothing_but_its_trailer(tmp_path):
+    Picture.fromarray(np.arange(48, dtype=np.uint8).reshape(6, 8)).save(tmp_path / "x.png")
+    whole = (tmp_path / "x.png").read_bytes()
+    for length in range(30, whole.index(b"IEND") + 4):
+        (tmp_path / "x.png").write_bytes(whole[:length])
+        with pytest.raises(UnreadableImage, match="a complete PNG"):
+            read_image(tmp_path / "x.png")
+
+
 def test_a_flipped_bit_in_a_png_is_noticed(tmp_path):
     noise = np.random.default_rng(7).integers(0, 256, (64, 64)).astype(np.uint8)
     Picture.fromarray(noise).save(tmp_path / "x.png", compress_level=0)  # so that the flipped bit still decodes

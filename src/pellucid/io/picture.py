@@ -62,6 +62,7 @@ def _decode(path: Path, kind: Format, index: int) -> Page:
         check_values((*picture.size, len(picture.getbands())), "a picture")
         if kind is Format.PNG:
             _refuse_animation(picture)
+            picture.verify()  # all chunks to the end: decoding alone takes a small file that was cut short
     depth, color = _png_depth(path) if kind is Format.PNG else (8, 0)
     if depth == 16 and color != 0:
         return Page(_deep_png(path, color), 65535.0)
