@@ -2,13 +2,14 @@
 
 import importlib.util
 import re
-import subprocess
 import sys
 import types
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from pellucid.cli.main import app
 from pellucid.core.explainer import Explainer
 from pellucid.testing import check_explainer
 
@@ -115,16 +116,9 @@ def test_the_commands_of_the_documents_exist() -> None:
         nested = words[0] in ("models", "audit")
         command = tuple(words[: 2 if nested else 1])
         if command not in helps:
-            tool = Path(sys.executable).with_name("pellucid")
-            done = subprocess.run(
-                [str(tool), *command, "--help"],
-                capture_output=True,
-                text=True,
-                check=False,
-                env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb", "PATH": str(tool.parent)},
-            )
-            assert done.returncode == 0, (line, done.stderr)
-            helps[command] = done.stdout
+            done = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
+            assert done.exit_code == 0, (line, done.output)
+            helps[command] = done.output
         missing = [w for w in words if w.startswith("--") and w.partition("=")[0] not in helps[command]]
         assert not missing, (line, missing)
 
