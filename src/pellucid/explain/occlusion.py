@@ -77,8 +77,8 @@ class Occlusion(Explainer):
     def geometry(self, grid: Grid) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Window and stride in voxels along each axis."""
         share, step = (8, 2) if grid.rank == 2 else (4, 1)  # a volume has many more positions
-        shortest = min(n * s for n, s in zip(grid.shape, grid.spacing, strict=True))
-        edge = self.window or max(shortest / share, 4 * max(grid.spacing))
+        typical = prod(n * s for n, s in zip(grid.shape, grid.spacing, strict=True)) ** (1 / grid.rank)
+        edge = self.window or max(typical / share, 4 * min(grid.spacing))
         if self.stride is not None and self.stride > edge:
             raise BadOption(
                 f"expected a stride of at most the window's {edge:g}, got {self.stride:g}",
