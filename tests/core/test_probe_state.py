@@ -92,6 +92,19 @@ def test_a_module_that_draws_moves_no_random_state(draw, untouched) -> None:
         assert torch.equal(probe.score({"image": x}), first)
 
 
+@pytest.mark.parametrize("needs", [[], [(Ask.INPUT_GRADIENT, None)]])
+def test_a_module_that_writes_into_its_input_writes_into_a_copy(draw, needs) -> None:
+    x = draw(2, 1, 4, 4)
+    kept = x.clone()
+    probe = Probe(Model(nn.Sequential(nn.ReLU(inplace=True), nn.Flatten())), x, ClassScore(3), needs)
+    expected = kept.flatten(1)[:, 3].clamp_min(0)
+    assert torch.equal(probe.baseline_score, expected)
+    assert torch.equal(probe.score({"image": x}), expected)
+    assert torch.equal(x, kept)
+    if needs:
+        assert torch.equal(probe.input_gradient["image"].flatten(1)[:, 3], (kept.flatten(1)[:, 3] > 0).float())
+
+
 class Trap(nn.Module):
     """Fails in the middle of the forward or of the backward."""
 
