@@ -14,7 +14,7 @@ from pellucid.core.errors import BadOption, PellucidError
 from pellucid.core.infill import parse_infill
 from pellucid.io.atomic import write_text
 from pellucid.io.models import load_model
-from pellucid.io.reader import Cases, read_cases, read_mask
+from pellucid.io.reader import Cases, read_cases, read_mask_noted
 from pellucid.workbench.delivery import Checked, checked, deliver, overview
 from pellucid.workbench.job import Finished, Request
 from pellucid.workbench.recording import Recorder
@@ -172,8 +172,9 @@ def _cases(path: Path, region: Path | None) -> Cases:
         raise BadOption(f"--region is one mask, and there are {len(cases.cases)} cases", "give a CSV with region:NAME")
     case = cases.cases[0]
     image = next(iter(case.images.values()))
-    regions = {**case.regions, "expert": read_mask(region, image.grid)}
-    return replace(cases, cases=(replace(case, regions=regions),))
+    mask, said = read_mask_noted(region, image.grid)
+    notes = (*case.notes, f"the expert's region was {said}") if said else case.notes
+    return replace(cases, cases=(replace(case, regions={**case.regions, "expert": mask}, notes=notes),))
 
 
 def summary(done: Finished) -> dict[str, object]:
