@@ -272,7 +272,7 @@ def test_pages_are_written_whole_or_not_at_all(report, tmp_path, monkeypatch):
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["index.html", "report.html"]
     assert path.read_text("utf-8").startswith("<!doctype html>")
     assert index.stat().st_mode & 0o777 == 0o644
-    with pytest.raises(UnwritableOutput, match=r"report\.html cannot be written"):
+    with pytest.raises(UnwritableOutput, match=r"folder that can be written"):
         write_report(made, tmp_path / "absent" / "report.html")
 
     def full(self, target):

@@ -10,9 +10,9 @@ import typer
 from rich.table import Table
 
 from pellucid.cli import face
+from pellucid.core.atomic import write_text
 from pellucid.core.errors import BadOption, PellucidError
 from pellucid.core.infill import parse_infill
-from pellucid.io.atomic import write_text
 from pellucid.io.models import load_model
 from pellucid.io.reader import Cases, read_cases, read_mask_noted
 from pellucid.workbench.delivery import Checked, checked, deliver, overview

@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from pellucid.core.atomic import make_folder, write_bytes, write_text
 from pellucid.core.errors import InputError, NonFinite
 from pellucid.core.explanation import Attribution, Explanation, Prediction, Provenance, Reference
 from pellucid.core.grid import Affine, Calibration, Grid
 from pellucid.core.image import Image, Modality
 from pellucid.core.prepare import Prepared
-from pellucid.io.atomic import make_folder, write_bytes, write_text
 from pellucid.io.guard import reading
 
 FORMAT, VERSION = "pellucid explanation", 1

@@ -11,10 +11,10 @@ from nibabel.fileholders import FileHolder
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pellucid.core.atomic import write_bytes
 from pellucid.core.errors import BadOption, ShapeMismatch, UnreadableImage
 from pellucid.core.grid import Calibration, Grid, as_affine
 from pellucid.core.image import Image, Modality
-from pellucid.io.atomic import write_bytes
 from pellucid.io.guard import check_values, reading
 
 _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS to LPS and back

@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from pellucid.core.atomic import write_text
 from pellucid.core.errors import BadCard
 from pellucid.core.explanation import Reference
-from pellucid.io.atomic import write_text
 
 REFERENCES_NAME = "references.json"
 References = Mapping[str, Mapping[str, Reference]]  # by method, then by label of the target

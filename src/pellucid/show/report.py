@@ -1,7 +1,5 @@
 """One self-contained page for a case, and an overview of many: no network, no script, nothing half-written."""
 
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -10,7 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pellucid.core.errors import UnwritableOutput
+from pellucid.core.atomic import write_text
 from pellucid.show.figure import draw_image
 from pellucid.show.gallery import (
     Picture,
@@ -108,7 +106,7 @@ def write_report(report: CaseReport, path: Path, scale: float = 1.0, back: str =
     Raises:
         UnwritableOutput: the file cannot be written.
     """
-    return _write(path, render_report(report, scale, back))
+    return write_text(path, render_report(report, scale, back))
 
 
 def write_index(entries: Sequence[IndexEntry], path: Path, title: str = "Explained cases") -> Path:
@@ -117,7 +115,7 @@ def write_index(entries: Sequence[IndexEntry], path: Path, title: str = "Explain
     Raises:
         UnwritableOutput: the file cannot be written.
     """
-    return _write(path, render_index(entries, title))
+    return write_text(path, render_index(entries, title))
 
 
 def fragment(picture: Picture, rows: Sequence[tuple[str, str]], warnings: Sequence[str]) -> str:
@@ -235,21 +233,3 @@ def _environment() -> Environment:
     made.globals |= {"research": RESEARCH, "checks_words": CHECKS, "pills": _PILLS}
     made.globals |= {"score_words": score_words, "class_words": class_words, "number": number, "unit_word": unit_word}
     return made
-
-
-def _write(path: Path, text: str) -> Path:
-    """Write beside the file first, then rename: a reader never sees half a page."""
-    mend = "choose a folder that exists and that you may write to"
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        raise UnwritableOutput(f"{path.name} cannot be written: {error.strerror}", mend) from error
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(temporary).chmod(0o644)  # mkstemp lets only its owner read
-        Path(temporary).replace(path)
-    except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
-        raise UnwritableOutput(f"{path.name} cannot be written: {error.strerror}", mend) from error
-    return path

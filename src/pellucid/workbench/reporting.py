@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pellucid.core.atomic import write_bytes
 from pellucid.core.card import Card, MetricCard
-from pellucid.io.atomic import write_bytes
 from pellucid.io.models import GoldenResult, LoadedModel
 from pellucid.show import report as pages
 from pellucid.show.figure import draw_panel
