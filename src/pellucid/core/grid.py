@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -175,7 +176,7 @@ class Grid:
         matrix = np.eye(4)
         matrix[:3, :3], matrix[:3, 3] = np.stack(columns, 1), origin
         shape = tuple(self.shape[order.index(_axis_of(c))] for c in wanted)
-        return replace(self, shape=shape, affine=as_affine(matrix), letters=None)
+        return replace(self, shape=shape, affine=as_affine(matrix), letters=tuple(wanted))
 
     def same_geometry(self, other: "Grid", tolerance: float = 1e-3) -> bool:
         """Whether every voxel of both lies at the same place, within ``tolerance`` voxels."""
@@ -213,9 +214,7 @@ def _axis_of(letter: str) -> int:
 def _letters(matrix: NDArray[np.float64], rank: int) -> tuple[str, ...]:
     """The body direction of each axis: every axis gets its own, the best total fit of the three."""
     directions = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
-    free, found = {0, 1, 2}, [""] * 3
-    for axis in np.argsort(-np.abs(directions).max(0)):
-        body = max(free, key=lambda b, a=axis: abs(directions[b, a]))
-        free.remove(body)
-        found[axis] = (_POSITIVE if directions[body, axis] > 0 else _NEGATIVE)[body]
-    return tuple(found[:rank])
+    fit = np.abs(directions)
+    best = max(permutations(range(3)), key=lambda bodies: sum(fit[body, axis] for axis, body in enumerate(bodies)))
+    letters = [(_POSITIVE if directions[body, axis] > 0 else _NEGATIVE)[body] for axis, body in enumerate(best)]
+    return tuple(letters[:rank])
