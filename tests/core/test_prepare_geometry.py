@@ -60,8 +60,11 @@ def check_place(image_grid, spec, fraction=(0.45, 0.55, 0.5), sigma=None):
     assert back.shape == (1, 1, *image_grid.shape)
     assert np.linalg.norm(centroid(back, image_grid) - place) < 0.5 * min(image_grid.spacing)
     # a map made by the network at the place, from nothing of the image
-    mark = ready.restore(blob(ready.grid, place, max(sigma, 2 * max(ready.grid.spacing))))
-    assert np.linalg.norm(centroid(mark, image_grid) - place) < 0.5 * min(image_grid.spacing)
+    wide = max(sigma, 2 * max(ready.grid.spacing))
+    mark, expected = (centroid(m, image_grid) for m in (
+        ready.restore(blob(ready.grid, place, wide)), blob(image_grid, place, wide) * ready.seen,
+    ))  # fmt: skip
+    assert np.linalg.norm(mark - expected) < 0.5 * min(image_grid.spacing)
     return ready
 
 
@@ -106,7 +109,7 @@ def test_a_place_in_a_volume_comes_back_whatever_the_fit(fit, orientation) -> No
         check_place(grid, spec, fraction=(0.5, 0.48, 0.5), sigma=2.2)  # narrow: some of these cut the field
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     st.tuples(*[st.floats(-180, 180)] * 3),
     st.tuples(*[st.floats(0.6, 2.5)] * 3),
