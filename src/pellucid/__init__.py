@@ -1,4 +1,4 @@
-"""Pellucid: explain any medical-imaging model, and measure how far the explanation can be trusted.
+"""Pellucid: explain any medical-imaging model, and measure how far the answer can be relied upon.
 
 Example:
     >>> import pellucid, torch

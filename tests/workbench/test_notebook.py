@@ -178,3 +178,10 @@ def test_explain_stays_a_function_when_its_room_is_imported() -> None:
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "(1, 8, 8) (1, 8, 8)"
+
+
+def test_a_plot_shows_itself_in_a_notebook() -> None:
+    """Without pyplot no formatter knows a bare figure: it brings its own picture."""
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 3))
+    figure = pellucid.explain(net, torch.rand(1, 1, 8, 8), target=2).plot()
+    assert figure._repr_png_().startswith(b"\x89PNG")

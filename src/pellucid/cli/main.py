@@ -9,7 +9,7 @@ from pellucid.cli import audit, demo, explain, face, lists, models
 
 app = typer.Typer(
     name="pellucid",
-    help="Explain any medical-imaging model, and measure how far the explanation can be trusted. Research use: not a "
+    help="Explain any medical-imaging model, and measure how far the answer can be relied upon. Research use: not a "
     "medical device. Exit codes: 0 done or PASS, 1 FAIL, 2 bad input, 3 INCONCLUSIVE or NOT MEASURED.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,  # locals may hold what a log must not

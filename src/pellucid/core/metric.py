@@ -47,7 +47,7 @@ class Score:
 
 
 class Metric(Declared, ABC, abstract="metric"):
-    """A number that says how far an explanation can be trusted in one respect."""
+    """A number that says how far an explanation can be relied upon in one respect."""
 
     card: ClassVar[MetricCard]
 

@@ -76,6 +76,13 @@ class Sheet:
         return page.figure
 
 
+class _Drawing(Figure):
+    """A figure that a notebook shows, although pyplot (which is not thread-safe) never heard of it."""
+
+    def _repr_png_(self) -> bytes:
+        return png(self)
+
+
 def png(figure: Figure, scale: float = 1.0) -> bytes:
     """A figure as PNG, without a word about the machine that made it.
 
@@ -103,7 +110,7 @@ class _Page:
 
     @classmethod
     def blank(cls, width: float, height: float) -> "_Page":
-        figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=PAPER)
+        figure = _Drawing(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=PAPER)
         FigureCanvasAgg(figure)
         return cls(figure, width, height)
 
