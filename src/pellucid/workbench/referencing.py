@@ -96,7 +96,7 @@ def tolerance_null(maxima: Sequence[float], alpha: float = ALPHA) -> float | Non
     """
     n = len(maxima)
     ranks = np.arange(1, n + 1)
-    # P(at least n - k + 1 of n normals lie above the (1 - alpha) quantile): the k-th value is then below it
+    # P(at most k - 1 of n normals lie below the (1 - alpha) quantile): then the k-th value is above it
     sure = ranks[binom.cdf(ranks - 1, n, 1 - alpha) >= _CONFIDENCE] if n else ranks
     return float(np.sort(maxima)[sure[0] - 1]) if len(sure) else None
 
