@@ -18,9 +18,9 @@ sys.path.insert(0, str(HERE))  # for the generator beside this file
 os.environ.setdefault("MPLBACKEND", "agg")
 warnings.filterwarnings("ignore", category=DeprecationWarning)
 
-import cards  # noqa: E402
+import cards
 
-import pellucid  # noqa: E402
+import pellucid
 
 project = "Pellucid"
 copyright = "2026, the Pellucid authors"

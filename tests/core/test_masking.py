@@ -123,7 +123,7 @@ def test_chunks_are_halved_until_they_fit(small, draw, error, most) -> None:
     x, keeps = draw(1, 2, 8, 8), random_masks(29)
     module = Limited(small(), 99, error)
     stream = Stream(probe_of(module, x))
-    stream.probe.baseline_score  # noqa: B018
+    stream.probe.baseline_score
     module.most = most
     module.sizes.clear()
     scores = torch.stack(list(stream.scores(iter(keeps))))
@@ -138,7 +138,7 @@ def test_chunks_are_halved_until_they_fit(small, draw, error, most) -> None:
 def test_when_not_even_one_fits_the_mend_says_so(small, draw, error) -> None:
     module = Limited(small(), 99, error)
     stream = Stream(probe_of(module, draw(2, 2, 8, 8)))
-    stream.probe.baseline_score  # noqa: B018
+    stream.probe.baseline_score
     module.most = 1
     with pytest.raises(BadOption, match=r"not even one masked version.*explain fewer items") as caught:
         list(stream.scores(random_masks(5)))
@@ -149,7 +149,7 @@ def test_when_not_even_one_fits_the_mend_says_so(small, draw, error) -> None:
 def test_other_errors_pass_unchanged(small, draw, error) -> None:
     module = Limited(small(), 99, error)
     stream = Stream(probe_of(module, draw(1, 2, 8, 8)))
-    stream.probe.baseline_score  # noqa: B018
+    stream.probe.baseline_score
     module.most, chunk = 0, stream.chunk
     with pytest.raises(type(error)) as caught:
         list(stream.scores(random_masks(5)))

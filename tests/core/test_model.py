@@ -43,7 +43,7 @@ def test_the_shared_pass_is_refused_too(small, draw) -> None:
     x = draw(1, 2, 8, 8)
     probe = Probe(limited(small(), gradient=False), x, ClassScore(1), [(Ask.INPUT_GRADIENT, None)])
     with pytest.raises(CannotDo, match=REASON):
-        probe.baseline_score  # noqa: B018
+        probe.baseline_score
     with pytest.raises(CannotDo, match=r"does not show its layers.*black box"):
         Probe(limited(small(), hooks=False), x, ClassScore(1), [(Ask.ACTIVATION, "second")])
 

@@ -65,8 +65,8 @@ def test_several_targets_share_one_forward_and_make_one_backward_each(small, dra
     targets = [ClassScore(0), ClassScore(2), Margin(0, 2)]
     probe = Probe(model_of(counting), x, targets, [INPUT])
     for i in (0, 1, 2, 0, 1, 2):
-        probe.at(i).input_gradient  # noqa: B018
-        probe.at(i).baseline_score  # noqa: B018
+        probe.at(i).input_gradient
+        probe.at(i).baseline_score
     assert (counting.calls, counting.backwards) == (1, 3)
     assert probe.spent.shared == Cost(2, 6)
     assert probe.spent.own == Cost()
@@ -79,7 +79,7 @@ def test_several_targets_share_one_forward_and_make_one_backward_each(small, dra
 def test_own_passes_are_counted_apart_and_explain_the_target_aimed_at(small, draw) -> None:
     counting, x = Counting(small()), draw(2, 2, 8, 8)
     probe = Probe(model_of(counting), x, [ClassScore(0), ClassScore(2)]).at(1)
-    probe.baseline_score  # noqa: B018
+    probe.baseline_score
     counting.calls = counting.items = counting.backwards = 0
     other = draw(6, 2, 8, 8, seed=1)
     score, gradient = probe.score({"image": other}), probe.gradient({"image": other})["image"]
@@ -98,7 +98,7 @@ def test_own_passes_are_counted_apart_and_explain_the_target_aimed_at(small, dra
 
 def test_without_gradients_nothing_is_differentiated(small, draw) -> None:
     counting = Counting(small())
-    Probe(model_of(counting), draw(1, 2, 8, 8), ClassScore(0), [(Ask.OUTPUT, None)]).output  # noqa: B018
+    Probe(model_of(counting), draw(1, 2, 8, 8), ClassScore(0), [(Ask.OUTPUT, None)]).output
     assert (counting.calls, counting.backwards) == (1, 0)
 
 
@@ -120,7 +120,7 @@ def test_an_item_alone_equals_the_item_in_a_batch(small, draw) -> None:
 def test_what_was_not_announced_is_refused(small, draw) -> None:
     probe = Probe(model_of(small()), draw(1, 2, 8, 8), ClassScore(0))
     with pytest.raises(LookupError, match=r"Ask\.INPUT_GRADIENT"):
-        probe.input_gradient  # noqa: B018
+        probe.input_gradient
     with pytest.raises(LookupError, match=r"Ask\.ACTIVATION"):
         probe.activation("second")
 
@@ -198,7 +198,7 @@ def test_a_score_that_is_not_finite_is_refused(small, draw) -> None:
     x = draw(1, 2, 8, 8)
     x[0, 0, 3, 3] = torch.nan
     with pytest.raises(NonFinite, match="NaN or infinite"):
-        Probe(model_of(small()), x, ClassScore(1)).baseline_score  # noqa: B018
+        Probe(model_of(small()), x, ClassScore(1)).baseline_score
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 8, 8), (2, 8, 8), (1, 2, 8, 8, 8), (0, 2, 8, 8)])
@@ -222,7 +222,7 @@ class Cut(nn.Module):
 @pytest.mark.parametrize("need", [INPUT, (Ask.LAYER_GRADIENT, "conv")])
 def test_a_module_that_cuts_its_graph_is_no_map_of_zeros(draw, how, need) -> None:
     with pytest.raises(CannotDo, match="cuts its graph"):
-        Probe(model_of(Cut(how), 1), draw(1, 1, 4, 4), ClassScore(1), [need]).output  # noqa: B018
+        Probe(model_of(Cut(how), 1), draw(1, 1, 4, 4), ClassScore(1), [need]).output
 
 
 def test_the_grid_is_the_scenes_or_pixels(small, draw) -> None:

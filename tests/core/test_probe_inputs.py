@@ -126,7 +126,7 @@ def test_integers_alone_have_no_gradient() -> None:
     site = Model(nn.Sequential(nn.Embedding(5, 3), nn.Flatten()), (InputSpec("site", rank=0),))
     probe = Probe(site, {"site": torch.tensor([[2]])}, ClassScore(1), [NEED])
     with pytest.raises(CannotDo, match="integers"):
-        probe.input_gradient  # noqa: B018
+        probe.input_gradient
     assert Probe(site, {"site": torch.tensor([[2]])}, ClassScore(1)).baseline_score.shape == (1,)
 
 
@@ -174,7 +174,7 @@ def test_the_head_names_what_is_taken(draw, kind, head) -> None:
 def test_a_head_that_is_not_there_is_named(draw, kind, head, words) -> None:
     model = Model(Headed(kind), output=OutputSpec(head=head))
     with pytest.raises(BadCard, match=words):
-        Probe(model, draw(1, 1, 6, 6), ClassScore(1)).output  # noqa: B018
+        Probe(model, draw(1, 1, 6, 6), ClassScore(1)).output
 
 
 # layers

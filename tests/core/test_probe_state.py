@@ -136,7 +136,7 @@ def test_nothing_is_changed_after_a_failure(small, draw, untouched, where, kind)
     module.where, module.kind = where, kind
     with untouched(module):
         with pytest.raises(kind, match="planted"):
-            probe.input_gradient  # noqa: B018
+            probe.input_gradient
         with pytest.raises(kind, match="planted"):
             opened.gradient(opened.inputs)
     module.where = None
@@ -171,7 +171,7 @@ class BrokenLater(Target):
 def test_nothing_is_changed_after_a_failing_target(small, draw, untouched, target, error) -> None:
     module = small()
     with untouched(module), pytest.raises(error):
-        Probe(model_of(module), draw(2, 2, 8, 8), target, NEEDS).output  # noqa: B018
+        Probe(model_of(module), draw(2, 2, 8, 8), target, NEEDS).output
 
 
 def test_nothing_is_changed_after_a_failing_trace(small, draw, untouched) -> None:
@@ -214,7 +214,7 @@ def test_weights_made_under_inference_mode_are_refused_with_the_reason(small, dr
     x = draw(1, 2, 8, 8)
     assert Probe(model_of(module), x, ClassScore(1)).baseline_score.shape == (1,)  # forwards are fine
     with pytest.raises(CannotDo, match=r"inference_mode.*Occlusion"):
-        Probe(model_of(module), x, ClassScore(1), NEEDS).output  # noqa: B018
+        Probe(model_of(module), x, ClassScore(1), NEEDS).output
 
 
 @pytest.mark.parametrize(("dtype", "within"), [(torch.bfloat16, 0.03), (torch.float64, 1e-6)])
@@ -297,7 +297,7 @@ def test_a_failure_in_one_thread_does_not_lock_the_others_out(small, draw) -> No
 
     def fail():
         with contextlib.suppress(RuntimeError):
-            Probe(model, x, ClassScore(1)).output  # noqa: B018
+            Probe(model, x, ClassScore(1)).output
 
     thread = threading.Thread(target=fail)
     thread.start()

@@ -138,11 +138,11 @@ def _print(report: dict[str, object]) -> None:
     table = Table(title="What this model can and cannot do, and why")
     for column in ("ability", "", "why"):
         table.add_column(column)
-    for row in report["abilities"]:  # pyright: ignore[reportGeneralTypeIssues]
+    for row in report["abilities"]:
         table.add_row(row["ability"], "yes" if row["can"] else "no", row["why"])
     face.out.print(table)
     golden = report["golden"]
-    for row in golden:  # pyright: ignore[reportGeneralTypeIssues]
+    for row in golden:
         verdict = "as promised" if row["passed"] else "[bold red]NOT as promised: this model explains nothing[/]"
         face.out.print(
             f"golden {row['file']}: {verdict} (off by {row['deviation']:.2g}, {row['tolerance']:.2g} allowed)"

@@ -46,9 +46,9 @@ def modality_guide(modality: Modality) -> ModalityGuide:
     entry = dict(table[str(modality)])
     return ModalityGuide(
         modality,
-        tuple(parse_infill(text) for text in entry["fills"]),  # pyright: ignore[reportGeneralTypeIssues]
+        tuple(parse_infill(text) for text in entry["fills"]),
         str(entry["lies"]),
-        tuple(entry["watch"]),  # pyright: ignore[reportArgumentType]
+        tuple(entry["watch"]),
         str(entry["noise"]),
         str(table["source_status"]),
     )

@@ -167,7 +167,7 @@ class _Page:
             self.figure.add_artist(box)
             return
         xs, ys = (x / self.width, (x + 27) / self.width), (1 - y / self.height,) * 2
-        line = Line2D(xs, ys, color=color, lw=1.6, linestyle=DASHES[style], transform=place)  # pyright: ignore[reportArgumentType]
+        line = Line2D(xs, ys, color=color, lw=1.6, linestyle=DASHES[style], transform=place)
         self.figure.add_artist(line)
 
 

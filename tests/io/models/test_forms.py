@@ -127,10 +127,10 @@ def test_abilities_are_as_told(folder_with: Maker, form: str, can: set[str]) -> 
     }
     for ability, needs in asks.items():
         if ability in can:
-            Probe(model, x, ClassScore(0), needs).baseline_score  # noqa: B018 -- makes the pass
+            Probe(model, x, ClassScore(0), needs).baseline_score
         else:
             with pytest.raises(CannotDo):
-                Probe(model, x, ClassScore(0), needs).baseline_score  # noqa: B018
+                Probe(model, x, ClassScore(0), needs).baseline_score
 
 
 @pytest.mark.parametrize("form", ["torchscript", "traced", "pt2"])
