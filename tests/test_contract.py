@@ -55,7 +55,7 @@ def test_contract_fails_for_a_method_that_lies_about_its_cost() -> None:
 
     honest = Occlusion.cost
     try:
-        Occlusion.cost = lambda self, grid: honest(self, grid) + Cost(1)
+        Occlusion.cost = lambda self, probe: honest(self, probe) + Cost(1)
         with pytest.raises(DeclarationError, match="cost declared"):
             check_explainer(Occlusion(), 2, "classification")
     finally:

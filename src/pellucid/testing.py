@@ -84,7 +84,7 @@ def unchanged(module: nn.Module) -> Iterator[None]:
     def state() -> list[Any]:
         return [
             [
-                (m.training, getattr(m, "inplace", None), len(m._forward_hooks), len(m._backward_hooks))
+                (m.training, getattr(m, "inplace", None), len(m._forward_hooks), len(m._backward_hooks), *m.__dict__)
                 for m in module.modules()
             ],
             [(p.requires_grad, p.grad is None) for p in module.parameters()],
@@ -128,7 +128,7 @@ def check_explainer(explainer: Explainer, rank: int, task: Task) -> None:
         answer = explainer(probe)
         again = explainer(opened(x))
         alone = explainer(opened(x[:1]))
-    declared = explainer.cost(probe.grid) * probe.batch
+    declared = explainer.cost(probe) * probe.batch
     _require(probe.spent.own == declared, f"cost declared {declared}, counted {probe.spent.own}")
     shared = shared_cost(explainer.card.asks) * probe.batch
     _require(probe.spent.shared == shared, f"shared pass declared {shared}, counted {probe.spent.shared}")
@@ -158,7 +158,7 @@ def _check_after_failure(explainer: Explainer, model: Model, probe: Probe) -> No
     halting = model.module
     if not isinstance(halting, _Halting):
         return
-    failing = 0 if explainer.cost(probe.grid).forwards < 2 else 2
+    failing = 0 if explainer.cost(probe).forwards < 2 else 2
     with unchanged(halting):
         halting.left = failing
         try:
@@ -192,7 +192,7 @@ def check_metric(metric: Metric, explainer: Explainer, rank: int, task: Task) ->
         before = probe.spent.own
         score = metric(probe, answer, explainer, scene.regions["box"])
         spent = probe.spent.own.forwards - before.forwards
-        most = metric.cost(probe.grid, explainer).forwards * probe.batch
+        most = metric.cost(probe, explainer).forwards * probe.batch
         _require(spent <= most, f"cost declared {most} forwards at most, counted {spent}")
         return probe, score.values, score.reasons
 

@@ -24,7 +24,7 @@ class Stand:
     name: str = "Stand"
     card: Any = Saliency.card
 
-    def cost(self, grid: object) -> Cost:
+    def cost(self, probe: object) -> Cost:
         return Cost()
 
     def __call__(self, probe: Probe) -> Attribution:

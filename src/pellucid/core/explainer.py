@@ -6,7 +6,6 @@ from typing import Annotated, ClassVar
 
 from pellucid.core.card import LAYERS, Ask, Card, Cost, Declared
 from pellucid.core.explanation import Answer
-from pellucid.core.grid import Grid
 from pellucid.core.model import Inputs, Model
 from pellucid.core.probe import Need, Probe
 
@@ -25,8 +24,11 @@ class Explainer(Declared, ABC, abstract="method"):
         """What is asked of the shared pass, with layers resolved to names."""
         return frozenset((ask, None) for ask in self.card.asks)
 
-    def cost(self, grid: Grid) -> Cost:
-        """Own passes for one item: exact, or an upper bound where the method may stop early."""
+    def cost(self, probe: Probe) -> Cost:
+        """Own passes for one item: exact, or an upper bound where the method may stop early.
+
+        A probe that nobody asked yet has made no pass, so a planner may open one to learn the cost.
+        """
         return Cost()
 
     @abstractmethod

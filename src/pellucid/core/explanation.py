@@ -37,6 +37,7 @@ class Attribution(Answer):
         signed: whether negative values mean evidence against.
         collapse: how channels become one picture: ``sum`` of contributions, ``max`` of magnitudes.
         cell: edge of the smallest region the map can speak of, in voxels of the primary input, per axis.
+        error: standard error of each value, shaped as ``maps``, where the method draws samples; None: it draws none.
 
     Example:
         >>> import torch
@@ -50,6 +51,7 @@ class Attribution(Answer):
     signed: bool
     collapse: Literal["sum", "max"] = "sum"
     cell: tuple[float, ...] = ()
+    error: Mapping[str, Tensor] | None = None
 
     @property
     def kind(self) -> str:

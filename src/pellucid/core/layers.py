@@ -159,14 +159,16 @@ class Watch:
                 tensor = tensor.detach().requires_grad_()  # a frozen prefix: the graph begins here
             earlier = self._kept.setdefault(text, [])[: self._rounds - 1]
             self._kept[text] = [*earlier, tensor]
-        tensor = tensor.clone()
-        if element is None:
-            return tensor
-        parts = list(output)
-        parts[element] = tensor
-        if isinstance(output, list):
-            return parts
-        return getattr(type(output), "_make", tuple)(parts)  # a named tuple stays one
+        return with_element(output, element, tensor.clone())
+
+
+def with_element(output: Any, element: int | None, tensor: Tensor) -> Any:
+    """An output with one element replaced; a named tuple stays one. None: the output is the tensor itself."""
+    if element is None:
+        return tensor
+    parts = list(output)
+    parts[element] = tensor
+    return parts if isinstance(output, list) else getattr(type(output), "_make", tuple)(parts)
 
 
 def joined(parts: list[Tensor], items: int, size: int | None) -> Tensor:

@@ -12,7 +12,6 @@ from torch import Tensor
 from pellucid.core.card import Cost, Declared, MetricCard
 from pellucid.core.explainer import Explainer
 from pellucid.core.explanation import Answer
-from pellucid.core.grid import Grid
 from pellucid.core.probe import Probe
 
 
@@ -56,7 +55,7 @@ class Metric(Declared, ABC, abstract="metric"):
         """The class name."""
         return type(self).__name__
 
-    def cost(self, grid: Grid, explainer: Explainer) -> Cost:
+    def cost(self, probe: Probe, explainer: Explainer) -> Cost:
         """Own passes for one item, an upper bound; ``explainer`` is what randomization metrics run again."""
         return Cost()
 

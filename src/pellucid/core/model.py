@@ -245,33 +245,45 @@ class Model:
             UnknownLayer: no such layer, or it has no spatial extent; the message lists those that have.
         """
         layer = layer or self.layer
-        shapes = self.layers(inputs)
-        spatial = [s for s in shapes if s.extent(self.rank) > 1]
-        listing = ", ".join(dict.fromkeys(s.name for s in spatial)) or "none"
-        if layer is None:
-            # weights of attention (batch, head, token, token) look spatial, and end in one of these
-            fit = [s for s in spatial if s.kind not in ("Dropout", "Softmax")]
-            if not fit:
+        if layer is not None:
+            found = self.find(layer, inputs)
+            if found.extent(self.rank) <= 1:
                 raise UnknownLayer(
-                    "the model has no layer with spatial extent", "use a gradient or perturbation method"
+                    f"layer {layer!r} has no spatial extent ({found.shape})",
+                    f"layers with it: {self._spatial_names(inputs)}",
                 )
-            smallest = min(s.extent(self.rank) for s in fit)
-            coarse = [s for s in fit if self.output.task != "segmentation" or s.extent(self.rank) == smallest]
-            return coarse[-1].name
-        found = [s for s in shapes if s.name == layer]
-        if not found:
-            calls = [s.name for s in shapes if LayerName.parse(s.name).path == LayerName.parse(layer).path]
-            mend = (
-                f"it is called or returns several times: pass one of {', '.join(calls)}"
-                if calls
-                else (f"layers: {listing}. Pass one of these, or None for the default")
-            )
-            raise UnknownLayer(f"layer {layer!r} is not in the model", mend)
-        if found[0].extent(self.rank) <= 1:
-            raise UnknownLayer(
-                f"layer {layer!r} has no spatial extent ({found[0].shape})", f"layers with it: {listing}"
-            )
-        return layer
+            return layer
+        # weights of attention (batch, head, token, token) look spatial, and end in one of these
+        fit = [s for s in self._spatial(inputs) if s.kind not in ("Dropout", "Softmax")]
+        if not fit:
+            raise UnknownLayer("the model has no layer with spatial extent", "use a gradient or perturbation method")
+        smallest = min(s.extent(self.rank) for s in fit)
+        coarse = [s for s in fit if self.output.task != "segmentation" or s.extent(self.rank) == smallest]
+        return coarse[-1].name
+
+    def find(self, layer: str, inputs: Inputs) -> LayerShape:
+        """A layer by its full name, with or without spatial extent.
+
+        Raises:
+            UnknownLayer: there is none of this name; the message lists calls or layers that could be meant.
+        """
+        shapes = self.layers(inputs)
+        for shape in shapes:
+            if shape.name == layer:
+                return shape
+        calls = [s.name for s in shapes if LayerName.parse(s.name).path == LayerName.parse(layer).path]
+        mend = (
+            f"it is called or returns several times: pass one of {', '.join(calls)}"
+            if calls
+            else (f"layers: {self._spatial_names(inputs)}. Pass one of these, or None for the default")
+        )
+        raise UnknownLayer(f"layer {layer!r} is not in the model", mend)
+
+    def _spatial(self, inputs: Inputs) -> list[LayerShape]:
+        return [s for s in self.layers(inputs) if s.extent(self.rank) > 1]
+
+    def _spatial_names(self, inputs: Inputs) -> str:
+        return ", ".join(dict.fromkeys(s.name for s in self._spatial(inputs))) or "none"
 
     def check_edit(self, layer: str, inputs: Inputs) -> None:
         """Refuse the name of a layer to be edited that no call would match: the edit would do nothing in silence.

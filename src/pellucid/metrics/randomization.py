@@ -16,7 +16,6 @@ from pellucid.core.card import Ask, Cost, MetricCard, Property, shared_cost
 from pellucid.core.errors import BadOption
 from pellucid.core.explainer import Explainer
 from pellucid.core.explanation import Answer, Attribution
-from pellucid.core.grid import Grid
 from pellucid.core.metric import Metric, Score
 from pellucid.core.model import Identity, Model
 from pellucid.core.probe import Probe
@@ -63,9 +62,9 @@ class ModelParameterRandomization(Metric):
         if self.levels < 1:
             raise BadOption(f"expected at least 1 level, got {self.levels}", "3 is the default")
 
-    def cost(self, grid: Grid, explainer: Explainer) -> Cost:
+    def cost(self, probe: Probe, explainer: Explainer) -> Cost:
         """See ``Metric``."""
-        return (shared_cost(explainer.card.asks) + explainer.cost(grid)) * self.levels
+        return (shared_cost(explainer.card.asks) + explainer.cost(probe)) * self.levels
 
     def __call__(
         self, probe: Probe, answer: Answer, explainer: Explainer, region: Bool[Tensor, "*space"] | None
