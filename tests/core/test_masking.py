@@ -1,4 +1,4 @@
-"""Streams of masked inputs: never all at once, as many as fit, and the same scores whatever fits."""
+"""Streams of changed inputs: never all at once, as many as fit, and the same answers whatever fits."""
 
 import weakref
 
@@ -140,7 +140,7 @@ def test_when_not_even_one_fits_the_mend_says_so(small, draw, error) -> None:
     stream = Stream(probe_of(module, draw(2, 2, 8, 8)))
     stream.probe.baseline_score
     module.most = 1
-    with pytest.raises(BadOption, match=r"not even one masked version.*explain fewer items") as caught:
+    with pytest.raises(BadOption, match=r"not even one version.*explain fewer items") as caught:
         list(stream.scores(random_masks(5)))
     assert caught.value.__cause__ is error
 
@@ -155,3 +155,66 @@ def test_other_errors_pass_unchanged(small, draw, error) -> None:
         list(stream.scores(random_masks(5)))
     assert caught.value is error
     assert stream.chunk == chunk
+
+
+def points(x, count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [{"image": x + torch.randn(x.shape, generator=generator)} for _ in range(count)]
+
+
+def gradient_at(module, x):
+    leaf = x.clone().requires_grad_()
+    return torch.autograd.grad(module.eval()(leaf)[:, 1].sum(), leaf)[0]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("count", [0, 1, 8, 21])
+def test_gradients_are_those_of_the_points_one_by_one(small, draw, batch, count) -> None:
+    x = draw(batch, 2, 8, 8)
+    given = points(x, count)
+    found = list(Stream(probe_of(small(), x), gradient=True).gradients(iter(given)))
+    assert len(found) == count
+    for point, gradient in zip(given, found, strict=True):
+        assert torch.allclose(gradient["image"], gradient_at(small(), point["image"]), atol=1e-6)
+
+
+def test_never_all_points_live_at_once(small, draw) -> None:
+    alive, most, x = weakref.WeakSet(), 0, draw(1, 2, 8, 8)
+
+    def lazily():
+        nonlocal most
+        for i in range(60):
+            point = x + i
+            alive.add(point)
+            most = max(most, len(alive))
+            yield {"image": point}
+
+    stream = Stream(probe_of(small(), x), gradient=True)
+    assert sum(1 for _ in stream.gradients(lazily())) == 60
+    assert most <= stream.chunk + 2
+
+
+@pytest.mark.parametrize("error", FULL, ids=["cuda", "python", "cpu"])
+@pytest.mark.parametrize("most", [1, 3])
+def test_chunks_of_gradients_are_halved_until_they_fit(small, draw, error, most) -> None:
+    x = draw(1, 2, 8, 8)
+    module, given = Limited(small(), 99, error), points(x, 21)
+    stream = Stream(probe_of(module, x), gradient=True)
+    stream.probe.baseline_score
+    module.most = most
+    module.sizes.clear()
+    for point, gradient in zip(given, stream.gradients(iter(given)), strict=True):
+        assert torch.allclose(gradient["image"], gradient_at(small(), point["image"]), atol=1e-6)
+    assert stream.chunk == 1 if most == 1 else stream.chunk == 2
+    assert sum(s for s in module.sizes if s <= most) == 21
+
+
+def test_gradients_let_other_errors_pass(small, draw) -> None:
+    error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    module, x = Limited(small(), 99, error), draw(1, 2, 8, 8)
+    stream = Stream(probe_of(module, x), gradient=True)
+    stream.probe.baseline_score
+    module.most = 0
+    with pytest.raises(RuntimeError) as caught:
+        list(stream.gradients(points(x, 5)))
+    assert caught.value is error

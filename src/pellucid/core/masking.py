@@ -1,6 +1,7 @@
-"""Streams of masked inputs to scores: never all of them in memory, as many at once as fit."""
+"""Streams of changed inputs to scores or gradients: never all of them in memory, as many at once as fit."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from itertools import islice
 
 import psutil
@@ -41,11 +42,15 @@ class Stream:
         each = probe.model.activation_bytes(probe.inputs) * probe.batch * (3 if gradient else 1)
         fits = int(_SHARE * free_bytes(probe.model.device) / max(each, 1))
         self.chunk = max(1, min(fits, max(1, _MOST.get(probe.model.device.type, 8) // probe.batch)))
-        grids = {name: probe.scene.grids.get(name) for name in probe.inputs}
+
+    @cached_property
+    def fill(self) -> Mapping[str, Tensor]:
+        """What stands at each voxel of each input when it is hidden."""
+        grids = {name: self.probe.scene.grids.get(name) for name in self.probe.inputs}
         spacing = {
-            name: grid.spacing if grid else (1.0,) * (probe.inputs[name].ndim - 2) for name, grid in grids.items()
+            name: grid.spacing if grid else (1.0,) * (self.probe.inputs[name].ndim - 2) for name, grid in grids.items()
         }
-        self.fill = filled(self.infill, probe.inputs, spacing, probe.scene.affine)
+        return filled(self.infill, self.probe.inputs, spacing, self.probe.scene.affine)
 
     def masked(self, keep: Float[Tensor, "version any *space"]) -> dict[str, Tensor]:
         """``keep * x + (1 - keep) * fill`` for every image input of the mask's shape; others stay as they are.
@@ -87,6 +92,31 @@ class Stream:
             yield from done.view(-1, self.probe.batch)
             del waiting[: self.chunk]
 
+    def gradients(self, points: Iterable[Mapping[str, Tensor]]) -> Iterator[Mapping[str, Tensor]]:
+        """The target's gradient at each point, by input name, in order; points are drawn as they are needed.
+
+        Args:
+            points: each one version of the batch: every input, shaped as the probe's.
+
+        Raises:
+            BadOption: not even one version fits into memory.
+        """
+        waiting: list[Mapping[str, Tensor]] = []
+        source = iter(points)
+        while True:
+            waiting.extend(islice(source, max(0, self.chunk - len(waiting))))
+            if not waiting:
+                return
+            count = min(self.chunk, len(waiting))
+            try:
+                done = self.probe.gradient({n: torch.cat([p[n] for p in waiting[:count]]) for n in self.probe.inputs})
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                self._shrink(error)
+                continue
+            del waiting[:count]
+            parts = {name: g.view(count, self.probe.batch, *g.shape[1:]) for name, g in done.items()}
+            yield from ({name: g[i] for name, g in parts.items()} for i in range(count))
+
     def _shrink(self, error: Exception) -> None:
         """Halve the chunk when memory ran out; anything else is the caller's to see."""
         full = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
@@ -94,7 +124,7 @@ class Stream:
             raise error
         if self.chunk == 1:
             raise BadOption(
-                "not even one masked version of the batch fits into memory", "explain fewer items at once or a crop"
+                "not even one version of the batch fits into memory", "explain fewer items at once or a crop"
             ) from error
         self.chunk //= 2
         if self.probe.model.device.type == "cuda":
