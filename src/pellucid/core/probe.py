@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from pellucid.core.card import GRADIENTS, Ask, Cost
+from pellucid.core.differentiate import Key, gradients, leaf
 from pellucid.core.errors import BadOption, CannotDo, NonFinite
 from pellucid.core.grid import Grid
 from pellucid.core.infill import Constant, Infill, ItemMean
@@ -20,7 +21,6 @@ from pellucid.core.replay import Recording, Replay
 from pellucid.core.target import BoundTarget, Target
 
 Need = tuple[Ask, str | None]
-_Key = tuple[str, str]  # "input" or "layer", and its name
 Rules = Mapping[Callable[..., Any], Callable[..., Any]]
 
 
@@ -269,12 +269,18 @@ class Probe:
             layer: name.
             edit: its output for ``versions`` of the batch (batch innermost) -> as many replaced ones.
             versions: at least one.
+
+        Raises:
+            CannotDo: the model's batch size is fixed.
         """
         self._bound()
         self.model.check_edit(layer, self.inputs)
+        if self.model.can.batch is not None:
+            raise CannotDo(
+                f"the model takes {self.model.can.batch} item(s) at a time, so a layer cannot hold several versions",
+                "load the original module, or use another method (GradCAM)",
+            )
         x = {k: v.repeat(versions, *(1,) * (v.ndim - 1)) for k, v in self.inputs.items()}
-        if self.model.can.batch is not None:  # each run holds part of the batch: nothing to play back as a whole
-            return self.run(x, edits={layer: edit}).score[self.aim]
         key = f"before {layer}"
         if key not in self._kept:
             recording = Recording(self.model.module, layer)
@@ -308,7 +314,7 @@ class Probe:
         _check_abilities(model, backward, work)
         to_input, to_layer = Ask.INPUT_GRADIENT in work.want, Ask.LAYER_GRADIENT in work.want
         with model.held(), torch.set_grad_enabled(backward or graph):
-            leaves = {k: _leaf(v, to_input, graph) for k, v in x.items()}
+            leaves = {k: leaf(v, to_input, graph) for k, v in x.items()}
             watch = Watch(model.module, work.layers, work.edits, leaf=to_layer)
             cast = torch.autocast(model.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
             with watch, work.replay or nullcontext(), cast, _Replaced(work.rules) if work.rules else nullcontext():
@@ -318,11 +324,11 @@ class Probe:
             scores = tuple(b(output) for b in bound)
             for i in work.aims:
                 _check_finite(scores[i], bound[i].name)
-            wrt: dict[_Key, list[Tensor]] = {("layer", n): watch.kept[n] for n in work.layers if to_layer}
+            wrt: dict[Key, list[Tensor]] = {("layer", n): watch.kept[n] for n in work.layers if to_layer}
             wrt |= {("input", k): [v] for k, v in leaves.items() if to_input and v.requires_grad}
             last = None if graph else work.aims[-1]
             aims = work.aims if backward else ()
-            grads = {i: _gradient(scores[i], bound[i].name, wrt, graph, i != last) for i in aims}
+            grads = {i: gradients(scores[i], bound[i].name, wrt, graph, i != last) for i in aims}
         keep: Callable[[Tensor], Tensor] = (lambda t: t) if graph else (lambda t: t.detach())
         kept = {n: joined(parts, len(output), model.can.batch) for n, parts in watch.kept.items()}
         given = [grads.get(i, {}) for i in range(len(bound))]
@@ -344,32 +350,6 @@ class Probe:
                 t.bind(output.detach(), spec.labels, self.scene.regions, spec.unit) for t in self.targets
             )
         return self._kept["bound"]
-
-
-def _leaf(x: Tensor, wanted: bool, graph: bool) -> Tensor:
-    """The tensor that the gradient is taken to; never the caller's own, unless its graph is to be kept."""
-    x = x.clone() if x.is_inference() else x  # autograd refuses what was made under torch.inference_mode
-    return x if graph and x.requires_grad else x.detach().requires_grad_(wanted and x.is_floating_point())
-
-
-def _gradient(
-    score: Tensor, name: str, wrt: Mapping[_Key, list[Tensor]], graph: bool, retain: bool
-) -> dict[_Key, list[Tensor]]:
-    """One backward, to exactly the tensors asked for; ``retain`` leaves the graph for the targets that follow."""
-    tensors = [t for parts in wrt.values() for t in parts]
-    if not tensors or not score.requires_grad:
-        raise CannotDo(
-            f"the score of {name!r} has no gradient: the inputs are integers, or the module cuts its graph",
-            "remove torch.no_grad, .detach() or argmax from its forward, or use a perturbation method (Occlusion)",
-        )
-    given = torch.autograd.grad(score.sum(), tensors, retain_graph=retain, create_graph=graph, allow_unused=True)
-    found = iter(cast(tuple[Tensor | None, ...], given))  # torch's own types forget what allow_unused may give
-    return {key: [_or_zero(next(found), t) for t in parts] for key, parts in wrt.items()}
-
-
-def _or_zero(gradient: Tensor | None, like: Tensor) -> Tensor:
-    """An input or layer that the score does not depend on has gradient zero."""
-    return torch.zeros_like(like) if gradient is None else gradient
 
 
 def _check_abilities(model: Model, gradient: bool, work: _Work) -> None:
