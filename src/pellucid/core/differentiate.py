@@ -20,7 +20,18 @@ def leaf(x: Tensor, wanted: bool, graph: bool) -> Tensor:
 def gradients(
     score: Tensor, name: str, wrt: Mapping[Key, list[Tensor]], graph: bool, retain: bool
 ) -> dict[Key, list[Tensor]]:
-    """One backward, to exactly the tensors asked for; ``retain`` leaves the graph for the targets that follow."""
+    """One backward, to exactly the tensors asked for.
+
+    Args:
+        score: one value per item.
+        name: of the target, for the error.
+        wrt: tensors to differentiate with respect to, by key.
+        graph: whether the gradients keep a graph of their own.
+        retain: whether the graph stays for the targets that follow.
+
+    Raises:
+        CannotDo: the score depends on no tensor that has a gradient.
+    """
     tensors = [t for parts in wrt.values() for t in parts]
     if not tensors or not score.requires_grad:
         raise CannotDo(
