@@ -166,6 +166,7 @@ def _method_rows(card: Card) -> list[tuple[str, str]]:
         ("Tasks", ", ".join(sorted(card.tasks))),
         ("Spatial ranks", ", ".join(f"{r}-D" for r in sorted(card.space))),
         ("Sign", "negative values speak against the target" if card.signed else "never negative"),
+        ("Sum", "the score's difference from a reference" if card.completes else "no promise"),
         ("Random", "yes, by a seed" if card.stochastic else "no"),
         ("Needs of the model", "only its outputs" if card.agnostic else _asks(card)),
         ("Kind", ("intrinsic" if card.intrinsic else "post hoc") + (", attribution" if card.attribution else "")),

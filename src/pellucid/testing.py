@@ -150,6 +150,12 @@ def _check_maps(answer: Attribution, explainer: Explainer, x: Tensor) -> None:
         _require(not values.requires_grad, "the map is attached to the graph")
         _require(explainer.card.signed or bool(values.min() >= 0), "negative values, and the card says unsigned")
     _require(answer.signed == explainer.card.signed, "card and answer disagree about the sign")
+    promised = answer.difference is not None and answer.difference.shape == (len(x),)
+    _require(promised == explainer.card.completes, "card and answer disagree about what the values sum to")
+    _require((answer.error is not None) == explainer.card.stochastic, "card and answer disagree about drawing samples")
+    for name, error in (answer.error or {}).items():
+        right = error.shape == answer.maps[name].shape and bool(torch.isfinite(error).all()) and bool(error.min() >= 0)
+        _require(right, "a standard error must be finite, never negative, and shaped as the map")
     _require(len(answer.cell) == x.ndim - 2, "the map does not say its native resolution")
 
 

@@ -32,6 +32,13 @@ def test_channels_are_collapsed_as_the_answer_says() -> None:
         Attribution({"image": maps}, "logit", True).collapsed("ct")
 
 
+def test_the_gap_is_the_share_of_the_promised_sum_that_is_missed() -> None:
+    maps = {"pet": torch.tensor([[[1.0, -2.0]], [[0.0, 0.0]]]), "covariates": torch.tensor([[4.0], [0.0]])}
+    answer = Attribution(maps, "logit", True, difference=torch.tensor([4.0, 0.0]))
+    assert answer.gap.tolist() == [0.25, 0.0]
+    assert Attribution(maps, "logit", True).gap is None
+
+
 def test_a_map_comes_back_on_the_images_grid() -> None:
     image = Image(torch.rand(1, 40, 30), Grid.regular((40, 30), (0.5, 0.5)))
     ready = prepare(image, InputSpec(size=(20, 20), fit="letterbox"))

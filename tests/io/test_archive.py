@@ -60,6 +60,8 @@ def explained(rank=3, channels=1, letters=None):
     prepared = prepare(image, spec)
     maps = {"image": torch.randn(1, channels, *(8,) * rank, generator=generator)}
     answer = Attribution(maps, "logit", True, "sum", (2.0, 1 / 3, 1.0)[:rank], warnings=("flat",))
+    if rank == 3:  # some methods draw samples or promise a sum, some do not
+        answer = replace(answer, error={"image": maps["image"].abs() / 7}, difference=maps["image"].sum()[None])
     prediction = Prediction("vessel", 0.1 + 0.2, "logit", 0.57, -1.0, "vessel", {"none": 0.43, "vessel": 0.57})
     reference = Reference(14.7, None, 0.05, 40, 0, "40 open radiographs")
     return Explanation(answer, PROVENANCE, prediction, image, prepared, reference)
@@ -93,7 +95,9 @@ def test_other_programs_find_the_map_and_the_geometry(tmp_path):
     made = explained()
     path = save_explanation(made, tmp_path, "map")
     with safe_open(tmp_path / "map.safetensors", "pt") as file:
-        assert sorted(file.keys()) == ["affine.image", "affine.network", "map.image", "on_image"]
+        assert sorted(file.keys()) == [
+            *("affine.image", "affine.network", "difference", "error.image", "map.image", "on_image")
+        ]
         assert torch.equal(file.get_tensor("on_image"), made.on_image())
         assert np.array_equal(file.get_tensor("affine.image").numpy(), made.prepared.source.matrix)
     content = json.loads(path.read_text("utf-8"))

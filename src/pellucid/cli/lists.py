@@ -45,6 +45,7 @@ def method_card(name: str, card: Card, cls: type[Declared]) -> dict[str, object]
         "level": card.level,
         "intrinsic": card.intrinsic,
         "agnostic": card.agnostic,
+        "completes": card.completes,
         "asks": sorted(a.value for a in card.asks),
         **_shared(card, cls),
     }

@@ -100,6 +100,7 @@ class Card:
         attribution: whether the answer is a map that distributes the score.
         intrinsic: part of the model (``True``) or post hoc.
         agnostic: needs only the model's outputs.
+        completes: whether the values promise to sum to the score's difference from a reference.
     """
 
     family: Family
@@ -118,6 +119,7 @@ class Card:
     attribution: bool = True
     intrinsic: bool = False
     agnostic: bool = False
+    completes: bool = False
 
 
 @dataclass(frozen=True)

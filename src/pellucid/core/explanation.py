@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
@@ -13,6 +14,8 @@ from torch import Tensor
 from pellucid.core.errors import UnknownName
 from pellucid.core.image import Image
 from pellucid.core.prepare import Prepared
+
+_NO_DIFFERENCE = 1e-6  # below it the reference scores as the image does, and a share of nothing is not asked
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +41,7 @@ class Attribution(Answer):
         collapse: how channels become one picture: ``sum`` of contributions, ``max`` of magnitudes.
         cell: edge of the smallest region the map can speak of, in voxels of the primary input, per axis.
         error: standard error of each value, shaped as ``maps``, where the method draws samples; None: it draws none.
+        difference: per item, what the values of all inputs promise to sum to; None: the method promises no sum.
 
     Example:
         >>> import torch
@@ -52,11 +56,20 @@ class Attribution(Answer):
     collapse: Literal["sum", "max"] = "sum"
     cell: tuple[float, ...] = ()
     error: Mapping[str, Tensor] | None = None
+    difference: Float[Tensor, " batch"] | None = None
 
     @property
     def kind(self) -> str:
         """See ``Answer``."""
         return "attribution"
+
+    @property
+    def gap(self) -> Float[Tensor, " batch"] | None:
+        """Per item, how far the sum of the values misses ``difference``, as a share of it; None: no sum is promised."""
+        if self.difference is None:
+            return None
+        total = torch.stack([m.flatten(1).sum(1) for m in self.maps.values()]).sum(0)
+        return (total - self.difference).abs() / self.difference.abs().clamp_min(_NO_DIFFERENCE)
 
     def collapsed(self, name: str | None = None) -> Float[Tensor, "batch *space"]:
         """One value per voxel; None: the first input's map."""

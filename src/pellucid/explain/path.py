@@ -57,6 +57,7 @@ class IntegratedGradients(Explainer):
         cost_note="one forward and backward per step, and one forward of the reference",
         asks=frozenset({Ask.OUTPUT}),
         signed=True,
+        completes=True,
     )
 
     def __post_init__(self) -> None:
@@ -84,6 +85,7 @@ class IntegratedGradients(Explainer):
             unit=probe.target.unit,
             signed=True,
             cell=(1.0,) * probe.grid.rank,
+            difference=difference,
             warnings=_gap_warning(total, difference, self.steps),
         )
 

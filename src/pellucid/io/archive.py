@@ -92,6 +92,9 @@ def load_explanation(path: Path) -> Explanation:
 
 def _tensors(explanation: Explanation) -> dict[str, Tensor]:
     found = {f"map.{name}": _flat(values) for name, values in explanation.attribution.maps.items()}
+    found |= {f"error.{name}": _flat(values) for name, values in (explanation.attribution.error or {}).items()}
+    if explanation.attribution.difference is not None:
+        found["difference"] = _flat(explanation.attribution.difference)
     found["on_image"] = _flat(explanation.on_image())
     if explanation.prepared is not None:
         found["affine.network"] = torch.from_numpy(explanation.prepared.grid.matrix)
@@ -135,6 +138,7 @@ def _content(explanation: Explanation, answer: Attribution) -> dict[str, Any]:
             "collapse": answer.collapse,
             "cell": [float(c) for c in answer.cell],
             "warnings": list(answer.warnings),
+            "error": None if answer.error is None else list(answer.error),
         },
         "provenance": _provenance(explanation.provenance),
         "prediction": asdict(explanation.prediction) if explanation.prediction else None,
@@ -223,6 +227,8 @@ def _explanation(content: dict[str, Any], tensors: dict[str, Tensor], source: di
         answer["signed"],
         answer["collapse"],
         tuple(answer["cell"]),
+        {name: tensors[f"error.{name}"] for name in answer["error"]} if answer.get("error") else None,
+        tensors.get("difference"),
         warnings=tuple(answer["warnings"]),
     )
     return Explanation(
