@@ -13,6 +13,7 @@ from pellucid.cli import face
 from pellucid.core.atomic import write_text
 from pellucid.core.errors import BadOption, PellucidError
 from pellucid.core.infill import parse_infill
+from pellucid.io.labelmap import parse_atlas
 from pellucid.io.models import load_model
 from pellucid.io.reader import Cases, read_cases, read_mask_noted
 from pellucid.workbench.delivery import Checked, checked, deliver, overview
@@ -32,6 +33,9 @@ Fill = Annotated[
 ]
 Crop = Annotated[str | None, typer.Option("--crop", help="L,P,S: center in mm for models that expect a crop.")]
 Precision = Annotated[str, typer.Option(help="float32 or bfloat16.")]
+Atlas = Annotated[
+    str | None, typer.Option("--atlas", help="LABELMAP or LABELMAP:NAMES (lobes, organs): where the evidence lies.")
+]
 Override = Annotated[bool, typer.Option("--override", help="Explain although the model card excludes the image.")]
 
 
@@ -46,6 +50,7 @@ def explain(
     crop: Crop = None,
     precision: Precision = "float32",
     override: Override = False,
+    atlas: Atlas = None,
     device: face.Device = "cpu",
     seed: face.Seed = 0,
     trust_code: face.Trust = False,
@@ -55,6 +60,7 @@ def explain(
     """Explain what a model says of an image: a report, the maps, and their provenance."""
     with face.reported(as_json):
         request = _request(target, method, (), fill, crop, seed, precision, override)
+        request = replace(request, atlas=parse_atlas(atlas) if atlas else None)
         _run(case, model, out, region, request, face.Session(device, trust_code, audit, as_json))
 
 
@@ -70,6 +76,7 @@ def evaluate(
     crop: Crop = None,
     precision: Precision = "float32",
     override: Override = False,
+    atlas: Atlas = None,
     device: face.Device = "cpu",
     seed: face.Seed = 0,
     trust_code: face.Trust = False,
@@ -79,6 +86,7 @@ def evaluate(
     """Explain, and score each map: faithfulness, localization against an expert, dependence on the weights."""
     with face.reported(as_json):
         request = _request(target, method, tuple(metric or metrics()), fill, crop, seed, precision, override)
+        request = replace(request, atlas=parse_atlas(atlas) if atlas else None)
         _run(case, model, out, region, request, face.Session(device, trust_code, audit, as_json))
 
 
@@ -194,7 +202,11 @@ def summary(done: Finished) -> dict[str, object]:
             "threshold": said.threshold,
             "predicted": said.predicted,
         },
-        "explanations": [e.provenance.plain() for e in done.panel.explanations],
+        "explanations": [
+            e.provenance.plain() | {"answers": a.plain()}
+            for e, a in zip(done.panel.explanations, done.answers, strict=True)
+        ],
+        "agreement": [a.plain() for a in done.agreement],
         "skipped": [{"method": m, "reason": r} for m, r in done.panel.skipped],
         "scores": [s.plain() for s in done.scores],
         "files": {k: str(v) for k, v in done.files.items()},

@@ -107,9 +107,9 @@ def read_mask_noted(path: str | Path, like: Grid) -> tuple[Region, str | None]:
     data = image.data.amax(0)
     blurred = image.traits.get("lossy") == "yes" and image.unit == "[0,1]"
     mask = data > 0.5 if blurred else as_mask(data)
-    if image.grid.same_geometry(like) or _is_flat_copy(image, like):
+    if image.grid.same_geometry(like) or is_flat_copy(image, like):
         return _region(mask, like), None
-    _check_same_world(image.grid, like)
+    check_same_world(image.grid, like)
     if not bool(mask.any()):
         raise _empty("")
     inside = Region(mask, image.grid).on(like)
@@ -275,8 +275,8 @@ def _ignored(files: list[Path]) -> int:
     return sum(find_format(f) is None and not f.name.lower().endswith(_IMAGE_ENDINGS) for f in files)
 
 
-def _is_flat_copy(image: Image, like: Grid) -> bool:
-    """Same shape, and no place in the patient that could contradict it: a picture has none."""
+def is_flat_copy(image: Image, like: Grid) -> bool:
+    """Whether an image has the shape of a grid, and no place in the patient that could contradict it."""
     mask = image.grid
     if mask.shape != like.shape:
         return False
@@ -284,7 +284,12 @@ def _is_flat_copy(image: Image, like: Grid) -> bool:
     return picture or Calibration.PATIENT not in (mask.calibration, like.calibration)
 
 
-def _check_same_world(mask: Grid, like: Grid) -> None:
+def check_same_world(mask: Grid, like: Grid, what: str = "mask") -> None:
+    """Check that ``mask`` can be resampled onto ``like``: both in the patient, in one frame and on one plane.
+
+    Raises:
+        BadRegion: it cannot; ``what`` names it.
+    """
     if Calibration.PATIENT is not mask.calibration or like.calibration is not Calibration.PATIENT:
         why = f"{_size(mask)} without a position in the patient"
     elif mask.rank != like.rank:
@@ -296,7 +301,7 @@ def _check_same_world(mask: Grid, like: Grid) -> None:
     else:
         return
     raise BadRegion(
-        f"expected a mask on the image's grid of {_size(like)} ({like.calibration}), got {why}",
+        f"expected a {what} on the image's grid of {_size(like)} ({like.calibration}), got {why}",
         "draw it on the image itself, or save it as NIfTI with the image's affine",
     )
 

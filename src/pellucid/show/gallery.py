@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from pellucid.core.explanation import Explanation
 from pellucid.core.grid import Calibration, Grid
 from pellucid.core.prepare import Prepared
+from pellucid.show.answers import Answers
 from pellucid.show.figure import STAGES, Sketch, Stage, draw_image, draw_sketch, scenery_of, sketch
 from pellucid.show.scenery import Framing, region_label
 from pellucid.show.sections import CaseReport, MapPanel
@@ -48,6 +49,7 @@ class MapView:
         rows: (name, words) of its card, cost and settings.
         caution: what the method is bad at.
         warnings: doubts about this result.
+        answers: what a reader takes from it; None: not to be told here.
     """
 
     title: str
@@ -58,6 +60,7 @@ class MapView:
     rows: tuple[tuple[str, str], ...]
     caution: str
     warnings: tuple[str, ...]
+    answers: Answers | None = None
 
 
 def picture_of(figure: Figure, alt: str, scale: float = 1.0) -> Picture:
@@ -129,6 +132,7 @@ def _view(panel: MapPanel, framing: Framing, show_anyway: bool, scale: float, kn
     return MapView(
         panel.title, p.target, picture, wash, one.display.notes, _rows(panel, one), panel.caution,
         tuple(w for w in dict.fromkeys((*explanation.answer.warnings, *p.warnings)) if w not in known),
+        panel.answers if one.display.shown else None,
     )  # fmt: skip
 
 
@@ -162,7 +166,7 @@ def _rows(panel: MapPanel, one: Sketch) -> tuple[tuple[str, str], ...]:
     settings = ", ".join(f"{k} = {v}" for k, v in p.settings.items() if v is not None)
     rows = (
         ("Shows", panel.shows),
-        ("Peak", one.place),
+        ("Peak", "" if panel.answers is not None else one.place),  # it stands among the answers
         ("Resolution", cell_words(e)),
         ("Scale", one.display.scale_words),
         ("Fill", p.infill or ""),

@@ -9,6 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pellucid.core.atomic import write_text
+from pellucid.show.answers import AGREEMENT, between, percent
 from pellucid.show.figure import draw_image
 from pellucid.show.gallery import (
     Picture,
@@ -232,4 +233,5 @@ def _environment() -> Environment:
     )
     made.globals |= {"research": RESEARCH, "checks_words": CHECKS, "pills": _PILLS}
     made.globals |= {"score_words": score_words, "class_words": class_words, "number": number, "unit_word": unit_word}
+    made.globals |= {"percent": percent, "between": between, "agreement_words": AGREEMENT}
     return made

@@ -175,6 +175,12 @@ def place_words(index: Sequence[float], grid: Grid, cell: Sequence[float] = ()) 
     return "; ".join(p for p in parts if p)
 
 
+def patient_point(index: Sequence[float], grid: Grid, cell: Sequence[float] = ()) -> tuple[float, ...]:
+    """LPS millimeters of a voxel of a patient grid, rounded as coarsely as the map's native resolution asks."""
+    step = _coarse(cell)
+    return tuple(_round(float(v), step) for v in grid.world(np.asarray([list(index)], float))[0])
+
+
 def _picture_place(index: Sequence[float], grid: Grid, cell: Sequence[float]) -> str:
     words = []
     for axis in (0, 1):
@@ -202,10 +208,8 @@ def _slice_place(index: Sequence[float], grid: Grid, cell: Sequence[float]) -> s
 
 
 def _patient_place(index: Sequence[float], grid: Grid, cell: Sequence[float]) -> str:
-    world = grid.world(np.asarray([list(index)], float))[0]
-    step = _coarse(cell)
-    letters = [pair[0] if v >= 0 else pair[1] for v, pair in zip(world, ("LR", "PA", "HF"), strict=True)]
-    found = [f"{letter} {number(abs(_round(v, step)))}" for letter, v in zip(letters, world, strict=True)]
+    point = patient_point(index, grid, cell)
+    found = [f"{pair[0 if v >= 0 else 1]} {number(abs(v))}" for v, pair in zip(point, ("LR", "PA", "HF"), strict=True)]
     return f"{', '.join(found)} mm in scanner coordinates"
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 from pellucid.core.case import Case
 from pellucid.core.explanation import Explanation, Prediction
 from pellucid.core.image import Image
+from pellucid.show.answers import Agreement, Answers
 
 State = Literal["pass", "fail", "inconclusive", "not measured"]
 NOT_CHECKED = "not measured"
@@ -96,6 +97,7 @@ class MapPanel:
         shows: one sentence: what a reader sees.
         caution: one sentence: what the method is bad at.
         source: the paper, as text.
+        answers: what a reader takes from it; None: it was not read.
     """
 
     explanation: Explanation
@@ -103,6 +105,7 @@ class MapPanel:
     shows: str
     caution: str
     source: str = ""
+    answers: Answers | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +126,7 @@ class CaseReport:
         checks: calculation checks.
         warnings: of the case as a whole.
         skipped: (method, reason) of those that could not explain this model.
+        agreement: of the methods, by target.
     """
 
     case: Case
@@ -138,6 +142,7 @@ class CaseReport:
     checks: tuple[Check, ...] = ()
     warnings: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
+    agreement: tuple[Agreement, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,13 @@ from pellucid.core.infill import Infill
 from pellucid.core.metric import Metric
 from pellucid.core.target import Target
 from pellucid.io.archive import save_explanation
+from pellucid.io.labelmap import LabelMap
 from pellucid.io.modelcard import Applicability, check_applicability
 from pellucid.io.models import LoadedModel
 from pellucid.io.nifti import write_nifti
+from pellucid.show.answers import Agreement, Answers
+from pellucid.workbench.agreeing import agreements
+from pellucid.workbench.answering import answer, ground
 from pellucid.workbench.evaluating import Scored, score_panel
 from pellucid.workbench.explaining import Manner, Panel, Progress, explain_case
 from pellucid.workbench.opening import Opened, assume_modality, default_target, open_case, parse_target
@@ -38,6 +42,7 @@ class Request:
         seed: of everything random.
         precision: ``float32`` or ``bfloat16``.
         override: explain even where the card excludes the image; the report's first line says so.
+        atlas: the reader's own regions, by which maps are read; None: thirds of the image.
     """
 
     targets: tuple[str, ...] = ()
@@ -48,6 +53,7 @@ class Request:
     seed: int = 0
     precision: str = "float32"
     override: bool = False
+    atlas: LabelMap | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +66,8 @@ class Finished:
         scores: of each metric and method.
         applicability: verdict of the model card.
         files: written, by kind and method.
+        answers: what a reader takes from each explanation.
+        agreement: of the methods, by target.
     """
 
     opened: Opened
@@ -67,6 +75,8 @@ class Finished:
     scores: tuple[Scored, ...]
     applicability: Applicability
     files: Mapping[str, Path] = field(default_factory=dict)
+    answers: tuple[Answers, ...] = ()
+    agreement: tuple[Agreement, ...] = ()
 
 
 def run_case(
@@ -87,12 +97,13 @@ def run_case(
 
     Raises:
         NotApplicable: the model card excludes the image and ``override`` is not set.
-        PellucidError: of the image, the model or an explicitly named method.
+        PellucidError: of the image, the model, the label map or an explicitly named method.
     """
     case, verdict, warnings = _admit(case, loaded, request)
     if verdict.verdict == "excluded" and recorder is not None:
         recorder.overridden(case.name, "applicability")
     opened = open_case(case, loaded.model, request.seed, request.infills)
+    on = ground(opened.image.grid, opened.prepared[loaded.model.primary], request.atlas)
     manner = Manner(
         precision=request.precision,
         references=loaded.references,
@@ -106,7 +117,9 @@ def run_case(
         for explanation in panel.explanations:
             recorder.created(explanation)
     scores = score_panel(panel, case, request.metrics, progress) if request.metrics else ()
-    return Finished(opened, panel, scores, verdict)
+    answers = tuple(answer(e, on) for e in panel.explanations)
+    alike = agreements(panel.explanations, [e.provenance.method for e in panel.explanations])
+    return Finished(opened, panel, scores, verdict, answers=answers, agreement=alike)
 
 
 def save_maps(finished: Finished, folder: Path) -> Finished:

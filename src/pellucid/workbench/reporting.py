@@ -69,8 +69,10 @@ def case_report(finished: Finished, loaded: LoadedModel, golden: Sequence[Golden
     opened, panel = finished.opened, finished.panel
     titles = _titles(finished)
     maps = tuple(
-        MapPanel(explanation, title, made.card.shows, made.card.caution, source_words(made.card))
-        for explanation, made, title in zip(panel.explanations, panel.made_by, titles, strict=True)
+        MapPanel(explanation, title, made.card.shows, made.card.caution, source_words(made.card), answers)
+        for explanation, made, title, answers in zip(
+            panel.explanations, panel.made_by, titles, finished.answers, strict=True
+        )
     )
     return CaseReport(
         case=opened.case,
@@ -86,6 +88,7 @@ def case_report(finished: Finished, loaded: LoadedModel, golden: Sequence[Golden
         checks=_checks(finished),
         warnings=loaded.notes,
         skipped=panel.skipped,
+        agreement=finished.agreement,
     )
 
 

@@ -1,0 +1,118 @@
+"""How alike the maps of several methods are on one case."""
+
+from collections.abc import Sequence
+from functools import cache
+from itertools import combinations
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from pellucid.core.explanation import Explanation
+from pellucid.show.answers import Agreement
+from pellucid.show.figure import sketch
+from pellucid.show.rules import withheld_words
+from pellucid.show.words import number
+from pellucid.workbench.answering import silent
+
+TOP = 0.1  # of the area: what counts as the strongest part of a map
+_MOST_BLOCKS = 65_536  # ranks of more values than this take seconds, and say no more
+_FEWEST_BLOCKS = 9
+Values = NDArray[np.float64]
+
+
+def agreement(explanations: Sequence[Explanation], names: Sequence[str]) -> Agreement:
+    """Compare every pair of maps of one target by ranks and by their strongest tenth.
+
+    Of each map its positive part, so that signed and unsigned maps answer the same question; averaged over blocks of
+    the coarser native cell of the two, on the network's grid. A map that shows nothing is left out.
+
+    Args:
+        explanations: of one image and one target, at least one.
+        names: of their methods.
+    """
+    kept, left_out = [], []
+    for explanation, name in zip(explanations, names, strict=True):
+        why = silent(sketch(explanation, show_anyway=True))
+        if why:
+            left_out.append((name, why))
+        else:
+            kept.append((explanation, name))
+    count = len(kept)
+    rank: list[list[float | None]] = [[1.0 if a == b else None for b in range(count)] for a in range(count)]
+    overlap = [list(row) for row in rank]
+    positive = [np.maximum(e.attribution.collapsed()[0].cpu().double().numpy(), 0) for e, _ in kept]
+
+    @cache
+    def blocks(index: int, shape: tuple[int, ...]) -> Values:
+        return block_means(positive[index], shape).ravel()
+
+    for a, b in combinations(range(count), 2):
+        shape = common_blocks(positive[a].shape, (kept[a][0].attribution.cell, kept[b][0].attribution.cell))
+        one, other = blocks(a, shape), blocks(b, shape)
+        rank[a][b] = rank[b][a] = rank_correlation(one, other)
+        overlap[a][b] = overlap[b][a] = top_overlap(one, other)
+    said = explanations[0].prediction
+    notes = (
+        "positive parts of the maps, averaged over the coarser native cell of each pair",
+        f"two maps that know nothing of each other share about {number(100 * TOP)}% of their strongest tenth",
+    )
+    return Agreement(
+        explanations[0].provenance.target,
+        tuple(name for _, name in kept),
+        tuple(tuple(r) for r in rank),
+        tuple(tuple(r) for r in overlap),
+        tuple(left_out),
+        notes,
+        withheld_words(explanations[0]) if said is not None and said.below_threshold else "",
+    )
+
+
+def agreements(explanations: Sequence[Explanation], names: Sequence[str]) -> tuple[Agreement, ...]:
+    """The same for every target with at least two maps."""
+    found = []
+    for target in dict.fromkeys(e.provenance.target for e in explanations):
+        chosen = [(e, n) for e, n in zip(explanations, names, strict=True) if e.provenance.target == target]
+        if len(chosen) > 1:
+            found.append(agreement([e for e, _ in chosen], [n for _, n in chosen]))
+    return tuple(found)
+
+
+def common_blocks(shape: Sequence[int], cells: Sequence[Sequence[float]]) -> tuple[int, ...]:
+    """How many blocks along each axis: of the coarsest cell, and few enough to rank."""
+    edges = [max(1.0, *(cell[axis] for cell in cells if cell)) for axis in range(len(shape))]
+    counts = [max(1, round(n / e)) for n, e in zip(shape, edges, strict=True)]
+    shrink = min(1.0, (_MOST_BLOCKS / prod(counts)) ** (1 / len(counts)))
+    return tuple(max(1, int(c * shrink)) for c in counts)
+
+
+def block_means(values: Values, counts: Sequence[int]) -> Values:
+    """Means over ``counts`` nearly equal blocks along each axis."""
+    for axis, count in enumerate(counts):
+        size = values.shape[axis]
+        starts = np.arange(count) * size // count
+        lengths = np.diff([*starts, size]).astype(float)
+        shape = [-1 if a == axis else 1 for a in range(values.ndim)]
+        values = np.add.reduceat(values, starts, axis) / lengths.reshape(shape)
+    return values
+
+
+def rank_correlation(one: Values, other: Values) -> float | None:
+    """Spearman correlation of two lists of values; None where one is constant or there are too few."""
+    if len(one) < _FEWEST_BLOCKS or np.ptp(one) == 0 or np.ptp(other) == 0:
+        return None
+    return float(np.clip(np.corrcoef(rankdata(one), rankdata(other))[0, 1], -1, 1))
+
+
+def top_overlap(one: Values, other: Values) -> float | None:
+    """Share of the strongest tenth that both have; None where there are too few values.
+
+    Values tied with the weakest of the tenth belong to it, zeros never do, and the larger of the two sets is the whole.
+    """
+    if len(one) < _FEWEST_BLOCKS:
+        return None
+    most = max(1, round(TOP * len(one)))
+    top = [v >= max(np.partition(v, -most)[-most], np.nextafter(0, 1)) for v in (one, other)]
+    whole = max(int(t.sum()) for t in top)
+    return float((top[0] & top[1]).sum() / whole) if whole else None
