@@ -218,11 +218,52 @@ class Cut(nn.Module):
         return out.detach() if self.how == "detach" else out
 
 
-@pytest.mark.parametrize("how", ["no_grad", "detach"])
-@pytest.mark.parametrize("need", [INPUT, (Ask.LAYER_GRADIENT, "conv")])
+@pytest.mark.parametrize(
+    ("how", "need"), [("no_grad", INPUT), ("detach", INPUT), ("detach", (Ask.LAYER_GRADIENT, "conv"))]
+)
 def test_a_module_that_cuts_its_graph_is_no_map_of_zeros(draw, how, need) -> None:
     with pytest.raises(CannotDo, match="cuts its graph"):
         Probe(model_of(Cut(how), 1), draw(1, 1, 4, 4), ClassScore(1), [need]).output
+
+
+def test_a_layer_inside_no_grad_begins_the_graph(draw) -> None:
+    probe = Probe(model_of(Cut("no_grad"), 1), draw(1, 1, 4, 4), ClassScore(1), [(Ask.LAYER_GRADIENT, "conv")])
+    assert torch.allclose(probe.layer_gradient("conv")[0, 1], torch.full((4, 4), 1 / 16))
+
+
+class FrozenHead(nn.Module):
+    """No graph is recorded before or in part of what lies behind the layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, 2, 1), nn.Linear(2, 2)
+
+    def forward(self, x):
+        with torch.no_grad():
+            features = self.conv(x)
+        return self.head(features.mean((2, 3)))
+
+
+def test_a_frozen_front_is_run_again_where_the_graph_was_lost(draw) -> None:
+    net = FrozenHead()
+    probe = Probe(model_of(net, 1), draw(2, 1, 4, 4), ClassScore(1), [(Ask.LAYER_GRADIENT, "conv")])
+    expected = (net.head.weight[1] / 16).view(1, 2, 1, 1).expand(2, 2, 4, 4)
+    assert torch.allclose(probe.layer_gradient("conv"), expected)
+    assert (probe.spent.shared.forwards, probe.spent.own.forwards) == (2, 2)  # and said so
+
+
+def test_nothing_before_the_layer_is_recorded(small, draw) -> None:
+    seen = []
+    net = small().train()
+    first = next(m for m in net.modules() if isinstance(m, nn.Conv2d))
+    last = [n for n, m in net.named_modules() if isinstance(m, nn.Conv2d)][-1]
+    handle = first.register_forward_hook(lambda m, a, o: seen.append(o.requires_grad))
+    try:
+        Probe(model_of(net), draw(1, 2, 8, 8), ClassScore(1), [(Ask.LAYER_GRADIENT, last)]).output
+    finally:
+        handle.remove()
+    assert first is not net.get_submodule(last)
+    assert seen[-1] is False
 
 
 def test_the_grid_is_the_scenes_or_pixels(small, draw) -> None:

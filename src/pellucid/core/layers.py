@@ -96,7 +96,7 @@ class Watch:
         module: that will be run.
         keep: names of layers whose outputs are kept.
         edits: function of a layer's output, by name.
-        leaf: whether a kept output without a graph begins one (a frozen prefix).
+        leaf: whether a kept output without a graph begins one, and turns gradients on if they were off until then.
     """
 
     def __init__(self, module: nn.Module, keep: tuple[str, ...], edits: Mapping[str, Edit], leaf: bool) -> None:
@@ -156,7 +156,8 @@ class Watch:
             tensor = self._edits[text](tensor)
         if text in self._keep:
             if self._leaf and not tensor.requires_grad and tensor.is_floating_point():
-                tensor = tensor.detach().requires_grad_()  # a frozen prefix: the graph begins here
+                torch.set_grad_enabled(True)
+                tensor = tensor.detach().requires_grad_()  # a frozen or ungraphed prefix: the graph begins here
             earlier = self._kept.setdefault(text, [])[: self._rounds - 1]
             self._kept[text] = [*earlier, tensor]
         return with_element(output, element, tensor.clone())

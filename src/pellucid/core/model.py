@@ -310,14 +310,14 @@ class Model:
         cuda = [self.device] if self.device.type == "cuda" else []
         # inference_mode(False): a caller may be inside inference_mode, where no gradient can be taken
         with self._lock, torch.random.fork_rng(devices=cuda), torch.inference_mode(False):
-            flags = [(m, m.training) for m in self.module.modules()]  # under the lock, or another thread's are read
+            training = [m for m in self.module.modules() if m.training]  # under the lock: no other thread's are read
             try:
-                for m, _ in flags:
+                for m in training:
                     m.training = False  # not eval(): a module may override train() with a change of its own
                 yield
             finally:
-                for m, was in flags:
-                    m.training = was
+                for m in training:
+                    m.training = True
 
 
 def _describe(output: object) -> str:

@@ -35,6 +35,8 @@ class Scene:
             spread between the first two is shown (a fill can paint disease).
         affine: per input, (shift, scale) per channel: network value = (value in image unit - shift) / scale.
         seed: of everything random.
+        background: reference items by input, "item channel *space" in network units (normal cases, say), the same
+            number for every input; None: no cohort is at hand.
     """
 
     grids: Mapping[str, Grid] = field(default_factory=dict)
@@ -42,6 +44,7 @@ class Scene:
     infills: tuple[Infill, ...] = (Constant(), ItemMean())
     affine: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = field(default_factory=dict)
     seed: int = 0
+    background: Mapping[str, Tensor] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -314,12 +317,12 @@ class Probe:
         _check_abilities(model, backward, work)
         to_input, to_layer = Ask.INPUT_GRADIENT in work.want, Ask.LAYER_GRADIENT in work.want
         with model.held(), torch.set_grad_enabled(backward or graph):
-            leaves = {k: leaf(v, to_input, graph) for k, v in x.items()}
-            watch = Watch(model.module, work.layers, work.edits, leaf=to_layer)
-            cast = torch.autocast(model.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
-            with watch, work.replay or nullcontext(), cast, _Replaced(work.rules) if work.rules else nullcontext():
-                # a clone: a module may change its input in place
-                output = model({k: v.clone() for k, v in leaves.items()})
+            # nothing before the first layer is recorded for a backward that ends there
+            late = to_layer and not to_input and not graph
+            leaves, watch, output = self._forward(x, work, late)
+            if late and not output.requires_grad:  # the module cuts its graph behind the layer (torch.no_grad)
+                self.spent.own += Cost(len(output))
+                leaves, watch, output = self._forward(x, work, late=False)
             bound = self._bind(output)
             scores = tuple(b(output) for b in bound)
             for i in work.aims:
@@ -342,6 +345,17 @@ class Probe:
                 for each in given
             ),
         )
+
+    def _forward(self, x: Inputs, work: _Work, late: bool) -> tuple[dict[str, Tensor], Watch, Tensor]:
+        """Leaves that gradients are taken to, what was watched, the output; ``late``: graph from a layer on."""
+        model, rules = self.model, work.rules
+        leaves = {k: leaf(v, Ask.INPUT_GRADIENT in work.want, work.graph) for k, v in x.items()}
+        watch = Watch(model.module, work.layers, work.edits, leaf=Ask.LAYER_GRADIENT in work.want)
+        cast = torch.autocast(model.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+        recorded = torch.set_grad_enabled(torch.is_grad_enabled() and not late)
+        with recorded, watch, work.replay or nullcontext(), cast, _Replaced(rules) if rules else nullcontext():
+            # a clone: a module may change its input in place
+            return leaves, watch, model({k: v.clone() for k, v in leaves.items()})
 
     def _bind(self, output: Tensor) -> tuple[BoundTarget, ...]:
         if "bound" not in self._kept:
