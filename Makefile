@@ -5,6 +5,8 @@ PYTHON := $(VENV)/bin/python
 INSTALL := $(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 USER := $(VENV)/.installed
 DEVELOPER := $(VENV)/.installed-developer
+PEERS_VENV := .venv-peers
+PEERS := $(PEERS_VENV)/.installed
 OUT ?= out
 JOBS ?= 2
 
@@ -30,6 +32,16 @@ $(DEVELOPER): $(USER)
 	$(INSTALL) -e '.[test,docs,train,dicom,onnx,monai]'
 	@touch $@
 
+# grad-cam and zennit need torchvision, which no CPU build of torch brings: apart, and torch itself is shared by a path.
+PEER_PACKAGES := torchvision==0.28.0 grad-cam==1.5.7 zennit==0.5.1 ttach==0.0.3 opencv-python-headless==5.0.0.93
+SITE := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+
+$(PEERS): $(DEVELOPER) Makefile
+	$(PYTHON) -m venv $(PEERS_VENV)
+	{ $(PYTHON) $(SITE); echo "$(CURDIR)/src"; } > "$$($(PEERS_VENV)/bin/python $(SITE))/pellucid-shared.pth"
+	$(PEERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(PEER_PACKAGES)
+	@touch $@
+
 demo: $(USER) ## explain and score real cases; open out/demo/index.html
 	$(VENV)/bin/pellucid demo --out $(OUT)/demo
 
@@ -44,7 +56,7 @@ check: $(DEVELOPER) ## format, lint, types, floors, spelling, and the rules of t
 	$(VENV)/bin/codespell
 	$(ONE_THREAD) $(PYTHON) -m pytest tests/house
 
-integration: $(DEVELOPER) ## tests with servers, a browser and installed peers
+integration: $(DEVELOPER) $(PEERS) ## tests with servers, a browser and installed peers
 	.ci/chromium
 	$(ONE_THREAD) $(PYTHON) -m pytest -m integration
 

@@ -51,9 +51,14 @@ class Session:
     as_json: bool
 
 
+def json_text(value: object) -> str:
+    """One JSON document; what is not finite must have become null before."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def show_json(value: object) -> None:
-    """One JSON document on standard output; NaN is null."""
-    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    """One JSON document on standard output."""
+    sys.stdout.write(json_text(value))
 
 
 def stop(error: PellucidError, as_json: bool = False) -> NoReturn:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pellucid.cli import audit, demo, explain, face, lists, models
+from pellucid.cli import audit, demo, explain, face, lists, models, verify
 
 app = typer.Typer(
     name="pellucid",
@@ -36,6 +36,7 @@ app.command()(explain.explain)
 app.command()(explain.evaluate)
 app.command()(lists.methods)
 app.command()(lists.metrics)
+app.command()(verify.verify)
 app.add_typer(models.app, name="models")
 app.add_typer(audit.app, name="audit")
 

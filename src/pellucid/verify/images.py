@@ -1,0 +1,46 @@
+"""The real images of the comparison: those of the demo, which lie in installed packages, made small."""
+
+from functools import cache
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from pellucid.core.space import blur, resize
+from pellucid.demo.cases import packaged
+
+# image of the demo, and where it is cut: (first, last) share of each axis
+_CUTS = {
+    "retina": ("retina", ((0.1, 0.9), (0.1, 0.9))),
+    "retina-close": ("retina", ((0.3, 0.6), (0.5, 0.8))),
+    "film": ("chest-film-audit", ((0.0, 1.0), (0.0, 1.0))),
+    "brain": ("left-hippocampus", ((0.2, 0.8), (0.15, 0.85), (0.2, 0.8))),
+}
+
+
+@cache
+def _packaged() -> dict[str, Tensor]:
+    return {one.case.name: one.case.images["image"].data.double() for one in islice(packaged(), 3)}
+
+
+@cache
+def picture(name: str, shape: tuple[int, ...]) -> Tensor:
+    """A real image, cut and reduced to ``shape``, with mean 0 and standard deviation 1: "1 channel *space".
+
+    Args:
+        name: ``retina`` (3 channels), ``retina-close``, ``film`` or ``brain`` (3-D).
+        shape: of the result.
+    """
+    case, cut = _CUTS[name]
+    whole = _packaged()[case]
+    parts = [slice(round(a * n), round(b * n)) for (a, b), n in zip(cut, whole.shape[1:], strict=True)]
+    part = whole[(slice(None), *parts)][None]
+    # a reduced image without blurring first would alias
+    smooth = blur(part, [max(n / m - 1, 0) / 2 for n, m in zip(part.shape[2:], shape, strict=True)])
+    small = resize(smooth, shape)
+    return (small - small.mean()) / small.std()
+
+
+def pair(shape: tuple[int, ...]) -> Tensor:
+    """Two different views of the retina as a batch."""
+    return torch.cat([picture("retina", shape), picture("retina-close", shape)])

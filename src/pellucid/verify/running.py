@@ -1,0 +1,179 @@
+"""From the plan to the verdicts."""
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pellucid.core.errors import UnknownName
+from pellucid.verify.apart import Answer, Job, ask
+from pellucid.verify.bridges import BRIDGES, deviation
+from pellucid.verify.evidence import Evidence
+from pellucid.verify.formulas import FORMULAS
+from pellucid.verify.ours import Explained, explained
+from pellucid.verify.plan import PEERS, PLAN, TOLERANCES, Comparison
+from pellucid.verify.subjects import Prepared, Subject, prepare
+from pellucid.verify.verdict import Row, Verdict, Verification
+from pellucid.workbench.registry import explainers, make_explainer
+
+Step = Callable[[str, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Pairing:
+    """One comparison on one subject, with our side done.
+
+    Args:
+        comparison: as planned.
+        prepared: subject.
+        ours: our map and our noise.
+        job: for the peer.
+    """
+
+    comparison: Comparison
+    prepared: Prepared
+    ours: Explained
+    job: Job
+
+
+def chosen(methods: Sequence[str] = (), peers: Sequence[str] = ()) -> tuple[Comparison, ...]:
+    """The part of the plan for some methods and peers; empty: all.
+
+    Raises:
+        UnknownName: a method that is not compared, or no such peer; the message lists those there are.
+    """
+    names = sorted({c.name for c in PLAN})
+    for given, known, kind in ((methods, names, "compared method"), (peers, PEERS, "peer")):
+        wrong = [g for g in given if g.lower() not in {k.lower() for k in known}]
+        if wrong:
+            raise UnknownName(f"no {kind} named {wrong[0]!r}", f"there are: {', '.join(known)}")
+    wanted, from_peers = {m.lower() for m in methods}, {p.lower() for p in peers}
+    declared = explainers()
+    return tuple(
+        c
+        for c in PLAN
+        if c.name in declared and (not wanted or c.name.lower() in wanted) and (not from_peers or c.peer in from_peers)
+    )
+
+
+def verify(plan: Sequence[Comparison], python: Path | None, step: Step) -> Verification:
+    """Compare: our side first, then the peers in processes of their own, then the formulas where a map deviates.
+
+    Args:
+        plan: what is compared.
+        python: that has the peers which need an environment of their own.
+        step: told what is done and how many steps of the whole that was.
+    """
+    started = time.perf_counter()
+    pairings = _our_side(plan, step)
+    with tempfile.TemporaryDirectory(prefix="pellucid-verify-") as folder:
+        jobs = [p.job for p in pairings]
+        answers, versions = ask(jobs, Path(folder), python, lambda job: step(f"{job.peer} {job.call}", 1))
+    rows = []
+    for pairing in pairings:
+        rows.append(judge(pairing, answers[pairing.job.number]))
+        step(f"{pairing.comparison.name} and {pairing.comparison.peer}", 1)
+    versions = {"pellucid": {n: version(n) for n in ("pellucid", "torch", "numpy")}, **versions}
+    return Verification(rows, (), versions, time.perf_counter() - started)
+
+
+def steps(plan: Sequence[Comparison]) -> int:
+    """How many steps ``verify`` will tell."""
+    return 3 * sum(len(c.on) for c in plan)
+
+
+def _our_side(plan: Sequence[Comparison], step: Step) -> list[Pairing]:
+    """Each method once for each subject, however many peers it meets."""
+    subjects: dict[Subject, Prepared] = {}
+    maps: dict[tuple[str, Subject], Explained] = {}
+    pairings = []
+    for comparison in plan:
+        for subject in comparison.on:
+            if subject not in subjects:
+                subjects[subject] = prepare(subject)
+            prepared, key = subjects[subject], (comparison.method, subject)
+            if key not in maps:
+                maps[key] = explained(make_explainer(_with_layer(comparison.method, subject)), prepared)
+            pairings.append(
+                Pairing(comparison, prepared, maps[key], _job(len(pairings), comparison, prepared, maps[key]))
+            )
+            step(f"{comparison.name} on {subject.network}", 1)
+    return pairings
+
+
+def _with_layer(method: str, subject: Subject) -> str:
+    """The method as text, with the subject's layer where it reads one."""
+    name, _, settings = method.partition(":")
+    layered = any(p.name == "layer" for p in explainers()[name].parameters())
+    parts = [settings] if settings else []
+    return f"{name}:{','.join([*parts, f'layer={subject.layer}'])}" if layered else method
+
+
+def _job(number: int, comparison: Comparison, prepared: Prepared, ours: Explained) -> Job:
+    options = dict(comparison.options)
+    if not comparison.noise:
+        return Job(number, comparison.peer, comparison.call, prepared, options)
+    return Job(
+        number,
+        comparison.peer,
+        comparison.call,
+        prepared,
+        options | {"draws": len(ours.noise)},
+        _laid_out(comparison.noise, ours.noise, prepared.x),
+    )
+
+
+def _laid_out(layout: str, noise: Tensor, x: Tensor) -> Tensor:
+    """The draws "draw batch channel *space" as a peer asks for them, one entry a call."""
+    if layout == "all at once":  # the draws of one item side by side
+        return noise.transpose(0, 1).flatten(0, 1)[None]
+    if layout == "in units of the range":  # and one without noise at the end
+        spread = x.amax(tuple(range(1, x.ndim)), keepdim=True) - x.amin(tuple(range(1, x.ndim)), keepdim=True)
+        return noise / spread
+    return noise
+
+
+def judge(pairing: Pairing, answer: Answer) -> Row:
+    """The verdict on one pairing."""
+    c, subject = pairing.comparison, pairing.prepared.subject
+    row = Row(
+        method=c.method,
+        peer=c.peer,
+        call=c.call,
+        model=" ".join(filter(None, (subject.network, subject.layer))),
+        image=f"{subject.image} {'x'.join(str(n) for n in subject.shape)}",
+        compared=BRIDGES[c.bridge].words,
+        tolerance=TOLERANCES[c.peer],
+        verdict=Verdict.NOT_RUN,
+        reason=answer.reason,
+    )
+    if answer.reason:
+        return row
+    theirs = answer.found[c.take].double()
+    if not bool(theirs.any()):
+        return replace(row, reason="the peer's map is blank: nothing would be compared")
+    return _compared(row, pairing, theirs)
+
+
+def _compared(row: Row, pairing: Pairing, theirs: Tensor) -> Row:
+    """Equal, or explained by the formula with its defects mended, or different."""
+    bridge = BRIDGES[pairing.comparison.bridge]
+    evidence = Evidence(pairing.prepared, pairing.ours.noise)
+    ours = bridge.ours(pairing.ours.map, evidence)
+    gap = deviation(ours, bridge.theirs(theirs, evidence))
+    if gap <= row.tolerance:
+        return replace(row, verdict=Verdict.EQUAL, deviation=gap)
+    if not pairing.comparison.formula:
+        return replace(row, verdict=Verdict.DIFFERS, deviation=gap)
+    pair = FORMULAS[pairing.comparison.formula]
+    with torch.enable_grad():
+        as_it_is = deviation(pair.as_it_is(evidence).detach(), theirs)
+        mended = deviation(ours, bridge.theirs(pair.mended(evidence).detach(), evidence))
+    holds = as_it_is <= row.tolerance and mended <= row.tolerance
+    verdict = Verdict.EXPLAINED if holds else Verdict.DIFFERS
+    return replace(row, verdict=verdict, deviation=gap, defects=pair.defects, as_it_is=as_it_is, mended=mended)
