@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 
 from pellucid.core.card import LAYERS, Ask, Card, Cost, Declared
 from pellucid.core.explanation import Answer
+from pellucid.core.infill import Infill
 from pellucid.core.model import Inputs, Model
 from pellucid.core.probe import Need, Probe
 
@@ -30,6 +31,18 @@ class Explainer(Declared, ABC, abstract="method"):
         A probe that nobody asked yet has made no pass, so a planner may open one to learn the cost.
         """
         return Cost()
+
+    def stand_in(self, probe: Probe) -> str | None:
+        """What stood in for hidden voxels or for the image to compare with, in words for the caption; None: nothing.
+
+        Read off the field ``infill`` (its default: the scene's first two fills) or ``baseline`` (the first).
+        """
+        for name, count in (("infill", 2), ("baseline", 1)):
+            if name in self.settings():
+                chosen = self.settings()[name]
+                fills = (chosen,) if isinstance(chosen, Infill) else probe.scene.infills[:count]
+                return " and ".join(dict.fromkeys(fill.words for fill in fills))
+        return None
 
     @abstractmethod
     def __call__(self, probe: Probe) -> Answer:

@@ -13,7 +13,6 @@ from pellucid.core.card import GRADIENTS
 from pellucid.core.errors import CannotDo, UnknownLayer
 from pellucid.core.explainer import Explainer, LayerExplainer
 from pellucid.core.explanation import Explanation, Prediction, Provenance, Reference
-from pellucid.core.infill import Infill
 from pellucid.core.probe import Probe
 from pellucid.core.target import Target
 from pellucid.show.notebook import NotebookView
@@ -118,9 +117,9 @@ def _check_able(explainer: Explainer, opened: Opened) -> None:
         raise CannotDo(f"{explainer.name} is not for {model.rank}-D images", "choose another method")
     if model.output.task not in card.tasks:
         raise CannotDo(f"{explainer.name} is not for {model.output.task}", "choose another method")
-    grid = opened.scene.grids[model.primary]
+    unasked = Probe(model, opened.inputs, (), scene=opened.scene)
     # a path method asks nothing of the shared pass, and makes backward passes of its own
-    if (card.asks & GRADIENTS or explainer.cost(grid).backwards) and not model.can.gradient:
+    if (card.asks & GRADIENTS or explainer.cost(unasked).backwards) and not model.can.gradient:
         why = model.can.why.get("gradient", "its format hides them")
         raise CannotDo(f"{explainer.name} needs gradients: {why}", "use a perturbation method (Occlusion)")
     explainer.needs(model, opened.inputs)
@@ -145,7 +144,7 @@ def _explain(probe: Probe, explainer: Explainer, opened: Opened, manner: Manner)
         method=explainer.name,
         settings=explainer.settings(),
         layer=_layer(explainer, opened),
-        infill=_infill_words(explainer, probe),
+        infill=explainer.stand_in(probe),
         seed=opened.scene.seed,
         precision=manner.precision,
         device=model.device.type,
@@ -166,7 +165,8 @@ def _explain(probe: Probe, explainer: Explainer, opened: Opened, manner: Manner)
 def predict(probe: Probe) -> Prediction:
     """What the model says of the probe's (first) item, and of the explained target."""
     spec, target = probe.model.output, probe.target
-    value = float(probe.baseline_score[0])
+    # an operating point is compared with the head, whatever scale is explained
+    value = float((target.head(probe.output) if target.head else probe.baseline_score)[0])
     scores = spec.scores(probe.output[:1])
     flat = scores.flatten(2).mean(2)[0] if scores.ndim > 2 else scores[0]
     names = [spec.labels[i] if i < len(spec.labels) else f"class {i}" for i in range(len(flat))]
@@ -175,7 +175,7 @@ def predict(probe: Probe) -> Prediction:
     return Prediction(
         label=target.name,
         value=value,
-        unit=target.unit,
+        unit=spec.unit if target.head else target.unit,
         score=by_label.get(target.name) if scored else None,
         threshold=spec.operating_point.get(target.name),
         predicted=max(by_label, key=lambda n: by_label[n]),
@@ -203,15 +203,3 @@ def _layer(explainer: Explainer, opened: Opened) -> str | None:
     if not isinstance(explainer, LayerExplainer):
         return None
     return opened.model.resolve(explainer.layer, opened.inputs)
-
-
-def _infill_words(explainer: Explainer, probe: Probe) -> str | None:
-    """The fill or baseline a method used, in words; None for methods without one."""
-    fields = [p for p in type(explainer).parameters() if p.name in ("infill", "baseline")]
-    if not fields:
-        return None
-    chosen = getattr(explainer, fields[0].name)
-    if isinstance(chosen, Infill):
-        return chosen.words
-    used = probe.scene.infills[:2] if fields[0].name == "infill" else probe.scene.infills[:1]
-    return " and ".join(dict.fromkeys(fill.words for fill in used))
