@@ -158,12 +158,12 @@ def test_nothing_is_changed_after_a_failing_edit_or_rule(small, draw, untouched)
 
 
 class Broken(Target):
-    def bind(self, output, labels, regions, unit):
+    def bind(self, output, spec, regions):
         raise ArithmeticError("planted")
 
 
 class BrokenLater(Target):
-    def bind(self, output, labels, regions, unit):
+    def bind(self, output, spec, regions):
         return BoundTarget("broken", lambda o: o[:, 99], "logit")
 
 

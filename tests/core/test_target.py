@@ -3,15 +3,16 @@
 import pytest
 import torch
 
-from pellucid.core.errors import BadRegion, ShapeMismatch, UnknownLabel, UnknownName
+from pellucid.core.errors import BadOption, BadRegion, ShapeMismatch, UnknownLabel, UnknownName
+from pellucid.core.model import OutputSpec
 from pellucid.core.target import ClassScore, Margin, RegionScore, find_label
 
 LABELS = ("normal", "nodule", "mass")
 OUTPUT = torch.tensor([[0.5, 2.0, -1.0], [3.0, 1.0, 0.0]])
 
 
-def bind(target, output=OUTPUT, labels=LABELS, regions=None, unit="logit"):
-    return target.bind(output, labels, regions or {}, unit)
+def bind(target, output=OUTPUT, labels=LABELS, regions=None, unit="logit", activation="softmax"):
+    return target.bind(output, OutputSpec("classification", labels, activation, unit), regions or {})
 
 
 @pytest.mark.parametrize("label", ["mass", 2, "2"])
@@ -214,3 +215,122 @@ def test_scores_are_linear_in_the_output(voxels) -> None:
         bound = bind(target, output, regions={"all": mask})
         other = output.flip(0) + 1
         assert torch.allclose(bound(2 * output - 3 * other), 2 * bound(output) - 3 * bound(other), atol=1e-5)
+
+
+# parts of a region
+
+
+def segmented(rows):
+    """A two-class output that predicts class 1 where a drawing has a mark, with different logits at each voxel."""
+    mask = torch.tensor([[c != "." for c in row] for row in rows])
+    ramp = torch.arange(mask.numel(), dtype=torch.float32).view(mask.shape) + 1
+    return torch.stack([torch.zeros(mask.shape), torch.where(mask, ramp, -ramp)])[None]
+
+
+TWO = segmented(["##....", "##...#", "#...#.", "......"])  # five voxels, and two that touch at a corner
+
+
+def test_the_largest_component_and_the_second() -> None:
+    ramp = torch.arange(24.0).view(4, 6) + 1
+    large = (ramp[0, 0] + ramp[0, 1] + ramp[1, 0] + ramp[1, 1] + ramp[2, 0]) / 5
+    small = (ramp[1, 5] + ramp[2, 4]) / 2
+    first, second = (
+        bind(RegionScore(1, part="component"), TWO),
+        bind(RegionScore(1, part="component", component=2), TWO),
+    )
+    assert (float(first(TWO)), float(second(TWO))) == (pytest.approx(float(large)), pytest.approx(float(small)))
+    assert (first.name, second.name) == ("nodule component 1 where predicted", "nodule component 2 where predicted")
+    with pytest.raises(BadRegion, match=r"no component 3: the region has 2"):
+        bind(RegionScore(1, part="component", component=3), TWO)
+    with pytest.raises(BadOption, match="counted from 1"):
+        RegionScore(1, part="component", component=0)
+
+
+def test_the_components_of_each_item_are_its_own() -> None:
+    both = torch.cat([TWO, TWO.flip(3)])
+    score = bind(RegionScore(1, part="component"), both)(both)
+    assert torch.allclose(
+        score, torch.stack([bind(RegionScore(1, part="component"), b[None])(b[None])[0] for b in both])
+    )
+
+
+def test_the_border_is_the_outermost_layer_and_the_images_edge_is_none() -> None:
+    output = segmented(["####..", "####..", "####..", "......"])
+    mask = torch.zeros(4, 6, dtype=torch.bool)
+    mask[0:3, 3] = mask[2, 0:4] = True
+    assert float(bind(RegionScore(1, part="border"), output)(output)) == pytest.approx(float(output[0, 1][mask].mean()))
+    whole = segmented(["###"] * 3)
+    with pytest.raises(BadRegion, match="no border in the image"):
+        bind(RegionScore(1, part="border"), whole)
+
+
+def test_what_the_model_missed_of_a_region() -> None:
+    lesion = torch.zeros(4, 6, dtype=torch.bool)
+    lesion[0, 0:4] = True
+    bound = bind(RegionScore(1, "lesion", "missed"), TWO, regions={"lesion": lesion})
+    assert float(bound(TWO)) == pytest.approx((-3 - 4) / 2)  # the two voxels it gave no mark
+    assert bound.name == "nodule missed of lesion"
+    later = TWO.flip(1)
+    assert float(bound(later)) == 0  # the voxels stay, whatever is predicted later
+    with pytest.raises(BadRegion, match="missed no voxel of 'lesion'"):
+        bind(
+            RegionScore(1, "lesion", "missed"),
+            TWO.abs() * torch.tensor([0.0, 1]).view(1, 2, 1, 1),
+            regions={"lesion": lesion},
+        )
+    with pytest.raises(BadOption, match="LABEL@REGION/missed"):
+        RegionScore(1, part="missed")
+
+
+def test_volumes_have_parts_too() -> None:
+    mask = torch.zeros(5, 6, 7, dtype=torch.bool)
+    mask[1:4, 1:4, 1:4] = mask[4, 5, 6] = True
+    output = torch.stack([torch.zeros(5, 6, 7), torch.where(mask, torch.rand(5, 6, 7) + 1, -torch.ones(5, 6, 7))])[None]
+    inner, far = output[0, 1, 2, 2, 2], output[0, 1, 4, 5, 6]
+    cube = output[0, 1, 1:4, 1:4, 1:4].sum()
+    border = bind(RegionScore(1, part="border"), output)(output)
+    assert float(border) == pytest.approx(float((cube - inner + far) / 27), rel=1e-5)
+    assert float(bind(RegionScore(1, part="component"), output)(output)) == pytest.approx(float(cube / 27), rel=1e-5)
+
+
+def test_channels_of_a_sigmoid_may_overlap() -> None:
+    output = torch.tensor([[[[2.0, -1.0]], [[3.0, 1.0]]]])  # BraTS style: both structures in the first voxel
+    first = bind(RegionScore(0), output, ("core", "whole"), activation="sigmoid")
+    assert (first.name, float(first(output))) == ("core where predicted", 2.0)
+    assert float(bind(RegionScore(1), output, ("core", "whole"), activation="sigmoid")(output)) == 2.0
+    assert float(bind(RegionScore(1), output, ("core", "whole"))(output)) == 2.0
+    with pytest.raises(BadRegion, match="predicts no voxel of 'core'"):
+        bind(RegionScore(0), output, ("core", "whole"))  # one class a voxel: the first is nowhere the largest
+
+
+# model scores
+
+
+@pytest.mark.parametrize(("activation", "expected"), [("softmax", OUTPUT.softmax(1)), ("sigmoid", OUTPUT.sigmoid())])
+def test_a_class_on_the_scale_of_model_scores(activation, expected) -> None:
+    bound = bind(ClassScore("mass", scale="score"), activation=activation)
+    assert torch.allclose(bound(OUTPUT), expected[:, 2])
+    assert (bound.name, bound.unit, bound.label) == ("mass", "model score", 2)
+    assert torch.equal(bound.head(OUTPUT), OUTPUT[:, 2])
+    predicted = bind(ClassScore(scale="score"), activation=activation)
+    assert torch.allclose(predicted(OUTPUT), torch.stack([expected[0, 1], expected[1, 0]]))
+
+
+@pytest.mark.parametrize(("label", "sign"), [("sick", 1), ("well", -1), (None, 1)])
+def test_the_model_score_of_one_logit(label, sign) -> None:
+    z = torch.tensor([[0.7], [-2.0]])
+    bound = bind(ClassScore(label, scale="score"), z, ("well", "sick"), activation="sigmoid")
+    assert torch.allclose(bound(z), (sign * z[:, 0]).sigmoid())
+    assert torch.allclose(bound.head(z), sign * z[:, 0])
+    assert torch.allclose(bind(ClassScore(scale="score"), z, (), activation="sigmoid")(z), z[:, 0].sigmoid())
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_mean_model_score_over_a_region(channels) -> None:
+    output = torch.randn(2, channels, 5, 5, generator=torch.Generator().manual_seed(2))
+    mask = torch.eye(5) > 0
+    labels = ("background", "nodule") if channels == 1 else LABELS
+    bound = bind(RegionScore("nodule", "line", scale="score"), output, labels, {"line": mask})
+    scores = output.sigmoid()[:, 0] if channels == 1 else output.softmax(1)[:, 1]
+    assert torch.allclose(bound(output), scores[:, mask].mean(1))
+    assert torch.allclose(bound.head(output), output[:, 0 if channels == 1 else 1][:, mask].mean(1))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pellucid.core.case import Case, Region
-from pellucid.core.errors import BadRegion, CannotDo, InputError, ShapeMismatch, UnknownName
+from pellucid.core.errors import BadOption, BadRegion, CannotDo, InputError, ShapeMismatch, UnknownName
 from pellucid.core.grid import Grid
 from pellucid.core.image import Image, Modality
 from pellucid.core.infill import Constant
@@ -150,9 +150,37 @@ def test_the_default_of_one_channel_is_its_structure(make_case, labels, label) -
     opened = open_case(make_case(), model)
     target = default_target(opened)
     assert target == RegionScore(label)
-    bound = target.bind(model(opened.inputs).detach(), labels, {}, "logit")
+    bound = target.bind(model(opened.inputs).detach(), model.output, {})
     assert bound.name.startswith(labels[-1] if labels else "class 0")
 
 
 def test_the_default_of_a_classifier_is_what_it_predicts(classifier, make_case) -> None:
     assert default_target(open_case(make_case(), classifier)) == ClassScore()
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("lesion", RegionScore("lesion")),
+        ("lesion@expert", RegionScore("lesion", "expert")),
+        ("lesion@expert/missed", RegionScore("lesion", "expert", "missed")),
+        ("lesion@/border", RegionScore("lesion", None, "border")),
+        ("lesion@/component", RegionScore("lesion", None, "component")),
+        ("lesion@expert/component12", RegionScore("lesion", "expert", "component", 12)),
+        ("score:lesion@expert", RegionScore("lesion", "expert", scale="score")),
+    ],
+)
+def test_parts_of_a_region_are_read(segmenter, text, target) -> None:
+    assert parse_target(text, segmenter) == target
+
+
+@pytest.mark.parametrize("text", ["lesion@/edge", "lesion@x/border2", "lesion@x/all2"])
+def test_parts_there_are_not_are_refused(segmenter, text) -> None:
+    with pytest.raises(BadOption, match="border, component, component2"):
+        parse_target(text, segmenter)
+
+
+def test_model_scores_are_asked_for_by_name(classifier) -> None:
+    assert parse_target("score:bright", classifier) == ClassScore("bright", "score")
+    with pytest.raises(InputError, match="drop score:"):
+        parse_target("score:bright>dark", classifier)

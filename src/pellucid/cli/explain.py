@@ -23,7 +23,10 @@ from pellucid.workbench.registry import make_explainer, make_metric, metrics
 
 CasePath = Annotated[Path, typer.Argument(help="An image file, a DICOM series folder, a folder of images, or a CSV.")]
 ModelPath = Annotated[Path, typer.Option("--model", help="model.toml, TorchScript, .pt2, MONAI bundle folder or ONNX.")]
-Target = Annotated[list[str] | None, typer.Option("--target", help="LABEL, LABEL>OTHER or LABEL@REGION; repeatable.")]
+Target = Annotated[
+    list[str] | None,
+    typer.Option("--target", help="LABEL, A>B, LABEL@REGION or LABEL@REGION/PART (border, missed, component2)."),
+]
 Method = Annotated[list[str] | None, typer.Option("--method", help="NAME or NAME:parameter=value,...; repeatable.")]
 MetricName = Annotated[list[str] | None, typer.Option("--metric", help="NAME or NAME:parameter=value; repeatable.")]
 RegionPath = Annotated[Path | None, typer.Option("--region", help="Mask of the finding by an expert, on the image.")]

@@ -74,6 +74,17 @@ class OutputSpec:
         out = output.float() if self.activation == "none" else output.float().sigmoid()
         return torch.cat([1 - out, out], 1) if out.shape[1] == 1 and len(self.labels) == 2 else out
 
+    def predicted(self, output: Tensor) -> Tensor:
+        """Where each class of a segmentation is predicted, "batch class *space".
+
+        One class a voxel, the largest; with a sigmoid over several channels classes may overlap, and with a single
+        channel there is one: both count from the even point (logit 0, score one half).
+        """
+        if output.shape[1] == 1 or self.activation == "sigmoid":
+            return output > (0.5 if self.unit == "probability" else 0.0)
+        classes = torch.arange(output.shape[1], device=output.device).view(1, -1, *(1,) * (output.ndim - 2))
+        return output.argmax(1, keepdim=True) == classes
+
 
 @dataclass(frozen=True)
 class Identity:

@@ -360,9 +360,7 @@ class Probe:
     def _bind(self, output: Tensor) -> tuple[BoundTarget, ...]:
         if "bound" not in self._kept:
             spec = self.model.output
-            self._kept["bound"] = tuple(
-                t.bind(output.detach(), spec.labels, self.scene.regions, spec.unit) for t in self.targets
-            )
+            self._kept["bound"] = tuple(t.bind(output.detach(), spec, self.scene.regions) for t in self.targets)
         return self._kept["bound"]
 
 

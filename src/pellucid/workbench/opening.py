@@ -2,18 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from pellucid.core.case import Case
-from pellucid.core.errors import BadRegion, CannotDo, InputError, ShapeMismatch, UnknownName
+from pellucid.core.errors import BadOption, BadRegion, CannotDo, InputError, ShapeMismatch, UnknownName
 from pellucid.core.image import Image, Modality
 from pellucid.core.infill import Infill
 from pellucid.core.model import Model
 from pellucid.core.prepare import Prepared, prepare
 from pellucid.core.probe import Scene
-from pellucid.core.target import ClassScore, Label, Margin, RegionScore, Target
+from pellucid.core.target import ClassScore, Label, Margin, Part, RegionScore, Scale, Target
 from pellucid.guide.modality import modality_guide
 
 
@@ -100,22 +101,47 @@ def assume_modality(case: Case, modality: Modality) -> tuple[Case, tuple[str, ..
 
 
 def parse_target(text: str | None, model: Model) -> Target | None:
-    """Read ``LABEL``, ``LABEL>OTHER`` (margin) or ``LABEL@REGION`` (segmentation score in a region of the case).
+    """Read what is explained, as the command takes it.
 
-    None: for a classifier the predicted class (for a single logit its positive class); for a segmentation None again,
-    because it depends on the output: see ``default_target``.
+    ``LABEL`` (a class; of a segmentation: where it is predicted), ``LABEL>OTHER`` (lead of one class),
+    ``LABEL@REGION`` (a segmentation's score in a region of the case), ``LABEL@REGION/PART`` with PART ``border``,
+    ``missed``, ``component`` (the largest) or ``component2`` (REGION may be empty: where it is predicted). ``score:``
+    before it all: on the scale of model scores instead of logits. None: for a classifier the predicted class (for a
+    single logit its positive class); for a segmentation None again, it depends on the output: see ``default_target``.
+
+    Raises:
+        InputError: a region of a classifier, or a margin on model scores.
+        BadOption: no such part.
     """
     if text is None:
         return ClassScore() if model.output.task != "segmentation" else None
-    first, over, other = text.partition(">")
+    scored, whole = text.startswith("score:"), text.removeprefix("score:")
+    scale: Scale = "score" if scored else "head"
+    first, over, other = whole.partition(">")
     if over:
+        if scored:
+            raise InputError(f"{text!r} asks for a lead in model scores", "a lead is read off the head: drop score:")
         return Margin(first.strip(), other.strip())
-    label, _, region = text.partition("@")
+    label, _, where = whole.partition("@")
     if model.output.task == "segmentation":
-        return RegionScore(label.strip(), region.strip() or None)
-    if region:
+        region, _, part = where.partition("/")
+        kind, number = _parse_part(part.strip())
+        return RegionScore(label.strip(), region.strip() or None, kind, number, scale)
+    if where:
         raise InputError(f"{text!r} asks for a region score of a classifier", "leave out the part after @")
-    return ClassScore(label.strip())
+    return ClassScore(label.strip(), scale)
+
+
+def _parse_part(text: str) -> tuple[Part, int]:
+    """``border``, ``missed``, ``component`` or ``component2``; nothing: all of the region."""
+    name = text.rstrip("0123456789")
+    number = int(text[len(name) :] or 1)
+    for part in get_args(Part):
+        if name == part and (part == "component" or name == text):
+            return part, number
+    if text:
+        raise BadOption(f"no part {text!r} of a region", "parts: border, component, component2 ..., missed")
+    return "all", 1
 
 
 def default_target(opened: Opened) -> Target:
@@ -129,8 +155,9 @@ def default_target(opened: Opened) -> Target:
     if output.shape[1] == 1:
         label = len(model.output.labels) - 1 if len(model.output.labels) == 2 else 0
     else:
-        counts = torch.bincount(output.argmax(1).flatten(), minlength=output.shape[1])
-        counts[0] = 0
+        counts = model.output.predicted(output).movedim(1, 0).flatten(1).sum(1)
+        if model.output.activation != "sigmoid":
+            counts[0] = 0  # the background; with a sigmoid every channel is a structure
         label = int(counts.argmax())
         if not int(counts[label]):
             raise BadRegion("the model predicts background everywhere", "give --target LABEL@REGION with a region")
