@@ -210,6 +210,7 @@ def summary(done: Finished) -> dict[str, object]:
             for e, a in zip(done.panel.explanations, done.answers, strict=True)
         ],
         "agreement": [a.plain() for a in done.agreement],
+        "differences": [d.plain() for d in done.differences],
         "skipped": [{"method": m, "reason": r} for m, r in done.panel.skipped],
         "scores": [s.plain() for s in done.scores],
         "files": {k: str(v) for k, v in done.files.items()},

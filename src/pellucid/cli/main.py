@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pellucid.cli import audit, demo, explain, face, lists, models, verify
+from pellucid.cli import audit, compare, demo, explain, face, lists, models, verify
 
 app = typer.Typer(
     name="pellucid",
@@ -34,6 +34,7 @@ def common(
 app.command()(demo.demo)
 app.command()(explain.explain)
 app.command()(explain.evaluate)
+app.command()(compare.compare)
 app.command()(lists.methods)
 app.command()(lists.metrics)
 app.command()(verify.verify)

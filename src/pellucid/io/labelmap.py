@@ -85,7 +85,8 @@ def read_labelmap(path: Path, names: Path | None = None) -> LabelMap:
             "give the table of names that belongs to this label map",
         )
     plain = torch.from_numpy(values.astype(np.float32))[None]
-    kept = {label: known.get(label, f"label {label}") for label in labels}
+    said = [known.get(label, f"label {label}") for label in labels]
+    kept = {n: f"{name} (label {n})" if said.count(name) > 1 else name for n, name in zip(labels, said, strict=True)}
     return LabelMap(Image(plain, image.grid, unit="label", traits=image.traits), kept)
 
 

@@ -104,12 +104,16 @@ class KeySlices:
     @property
     def words(self) -> str:
         """One sentence."""
-        first = sorted(self.slabs, key=lambda s: s.first)
-        one = len(first) == 1 and first[0].first == first[0].last
+        runs: list[Slab] = []
+        for slab in sorted(self.slabs, key=lambda s: s.first):  # neighbors read as one
+            joins = bool(runs) and runs[-1].last + 1 == slab.first
+            runs = [*runs[:-1], Slab(runs[-1].first, slab.last, 0.0)] if joins else [*runs, slab]
+        one = len(runs) == 1 and runs[0].first == runs[0].last
         spread = "" if self.together >= 0.5 else "; the rest is spread over many slices"
-        named = _listed([s.words for s in first])
+        slices = (
+            f"{self.view.capitalize()} slice{'' if one else 's'} {_listed([r.words for r in runs])} of {self.count}"
+        )
         verb = "holds" if one else "hold"
-        slices = f"{self.view.capitalize()} slice{'' if one else 's'} {named} of {self.count}"
         return f"{slices} {verb} {percent(self.together)} of the positive evidence{spread}."
 
 
@@ -201,6 +205,13 @@ class Agreement:
         return asdict(self) | {"caution": AGREEMENT}
 
 
+def times(density: float | None) -> str:
+    """How much denser than the mean: two digits, since shares have no more."""
+    if density is None:
+        return number(None)
+    return "under 0.1" if 0 < density < 0.1 else number(float(f"{density:.2g}"))
+
+
 def percent(share: float | None) -> str:
     """A share as a reader writes it: whole percent, never 0% of something nor 100% of not all.
 
@@ -231,17 +242,31 @@ def region_words(table: RegionTable | None) -> tuple[str, ...]:
         return ()
     if table.layout == "axes":
         return (*_axes_words(table.rows),)
-    bounds = between(lead)
-    apart = f" ({bounds} within half a native cell of its border)" if bounds else ""
-    times = f"{number(float(f'{lead.density or 0:.2g}'))} times what its {table.measure} alone would hold"
-    words = [f"{percent(lead.share)} of the positive evidence lies {_in(lead, table)}{apart}: {times}."]
+    words = [_lead_words(lead, table)]
+    inner = max((r for r in table.rows if r.share and not r.outside), key=lambda r: r.share or 0.0, default=None)
+    if lead.outside and inner is not None:
+        words.append(f"Of the regions the {inner.name} holds most: {_share_words(inner, table)}.")
     above = max((r for r in table.rows if r.above), key=lambda r: r.above or 0.0, default=None)
     if above is not None:
-        words.append(f"Of what rises above the null, {percent(above.above)} lies {_in(above, table)}.")
+        words.append(f"Of what rises above the null, {percent(above.above)} lies {_in(above)}.")
     against = max((r for r in table.rows if r.against), key=lambda r: r.against or 0.0, default=None)
     if against is not None:
-        words.append(f"Of the evidence against, {percent(against.against)} lies {_in(against, table)}.")
+        words.append(f"Of the evidence against, {percent(against.against)} lies {_in(against)}.")
     return tuple(words)
+
+
+def _lead_words(row: RegionShare, table: RegionTable) -> str:
+    bounds = between(row)
+    apart = f" ({bounds} with half a native cell at the border left out or added)" if bounds else ""
+    return (
+        f"{percent(row.share)} of the positive evidence lies {_in(row)}{apart}, {times(row.density)} times what its "
+        f"{table.measure} alone would hold."
+    )
+
+
+def _share_words(row: RegionShare, table: RegionTable) -> str:
+    bounds = f" ({b})" if (b := between(row)) else ""
+    return f"{percent(row.share)}{bounds}, {times(row.density)} times what its {table.measure} alone would hold"
 
 
 def _axes_words(rows: tuple[RegionShare, ...]) -> tuple[str, ...]:
@@ -259,10 +284,10 @@ def _axes_words(rows: tuple[RegionShare, ...]) -> tuple[str, ...]:
     return (f"Of the positive evidence of the volume lie {named}{apart}.",)
 
 
-def _in(row: RegionShare, table: RegionTable) -> str:
+def _in(row: RegionShare) -> str:
     if row.outside:
-        return "outside every region of the label map"
-    return f"in {row.name}" if table.layout == "regions" else f"in one ninth of the image: {row.name}"
+        return row.name
+    return f"in {row.name}" if row.name.startswith("label ") else f"in the {row.name}"
 
 
 def _listed(parts: list[str]) -> str:

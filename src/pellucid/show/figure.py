@@ -167,16 +167,38 @@ def draw_panel(explanations: Sequence[Explanation], framing: Framing | None = No
         raise BadOption("expected at least one explanation, got none", "explain with at least one method")
     framing = framing or Framing()
     sketches = [sketch(e, framing.show_anyway) for e in explanations]
+    p = explanations[0].provenance
+    names = [one.explanation.provenance.method for one in sketches]
+    stages: list[Stage] = ["contour" if "contour" in o.stages else o.stages[-1] for o in sketches]
+    foot = ("each map has a scale of its own: colors of two methods are not comparable",)
+    return draw_rows(sketches, names, stages, f"{p.case} \u00b7 target: {p.target}", foot, framing)
+
+
+def draw_rows(
+    sketches: Sequence[Sketch],
+    names: Sequence[str],
+    stages: Sequence[Stage],
+    head: str,
+    foot: Sequence[str],
+    framing: Framing,
+) -> Figure:
+    """The bare image, then maps on one grid at the same place and size.
+
+    Args:
+        sketches: at least one.
+        names: heading of each.
+        stages: how each is drawn.
+        head: first line.
+        foot: sentences below, before those that every picture of the case carries.
+        framing: region, notes, slices, size.
+    """
     first = sketches[0]
     across = min(3, len(sketches) + 1) if first.grid.rank == 2 else 3
+    across = 2 if first.grid.rank == 2 and len(sketches) == 3 else across  # four panes make a square
     scenery = _scenery(first, framing, across)
-    rows, names = [tuple(scenery.tile(p, bare=True) for p in scenery.panes)], ["Image"]
-    for one in sketches:
-        rows.append(_row(one, scenery, next((s for s in ("contour", "wash") if s in one.stages), "bare")))
-        names.append(one.explanation.provenance.method)
-    p = first.explanation.provenance
-    foot = ("each map has a scale of its own: colors of two methods are not comparable", *_notes(scenery))
-    return _sheet(f"{p.case} \u00b7 target: {p.target}", names, rows, foot, across).draw()
+    rows = [tuple(scenery.tile(p, bare=True) for p in scenery.panes)]
+    rows += [_row(one, scenery, stage) for one, stage in zip(sketches, stages, strict=True)]
+    return _sheet(head, ["Image", *names], rows, (*foot, *_notes(scenery)), across).draw()
 
 
 def _sheet(

@@ -10,6 +10,7 @@ from pellucid.core.explanation import Explanation
 from pellucid.core.grid import Calibration, Grid
 from pellucid.core.prepare import Prepared
 from pellucid.show.answers import Answers
+from pellucid.show.difference import Difference, draw_difference
 from pellucid.show.figure import STAGES, Sketch, Stage, draw_image, draw_sketch, scenery_of, sketch
 from pellucid.show.scenery import Framing, region_label
 from pellucid.show.sections import CaseReport, MapPanel
@@ -63,6 +64,19 @@ class MapView:
     answers: Answers | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class DifferenceView:
+    """Two maps against each other on the page.
+
+    Args:
+        one: what is compared.
+        picture: bare image, both maps, and their difference.
+    """
+
+    one: Difference
+    picture: Picture
+
+
 def picture_of(figure: Figure, alt: str, scale: float = 1.0) -> Picture:
     """A figure as it stands in a page."""
     width, height = (round(v) for v in figure.get_size_inches() * figure.dpi)
@@ -95,6 +109,13 @@ def map_views(report: CaseReport, scale: float = 1.0) -> tuple[MapView, ...]:
     framing = framing_of(report)
     known = frozenset((*report.case.notes, *report.warnings))  # stand at the top of the page already
     return tuple(_view(panel, framing, withheld(report), scale, known) for panel in report.maps)
+
+
+def difference_view(one: Difference, framing: Framing, scale: float = 1.0) -> DifferenceView:
+    """Two maps and their difference as one picture."""
+    minus = f", and {one.names[0]} minus {one.names[1]}" if one.difference is not None else ""
+    words = f"the image, the maps of {one.names[0]} and {one.names[1]}{minus}; {one.title}"
+    return DifferenceView(one, picture_of(draw_difference(one, framing), words, scale))
 
 
 def prepared_of(report: CaseReport) -> Prepared | None:

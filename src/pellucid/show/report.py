@@ -9,11 +9,14 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pellucid.core.atomic import write_text
-from pellucid.show.answers import AGREEMENT, between, percent
+from pellucid.core.explanation import Explanation
+from pellucid.show.answers import AGREEMENT, between, percent, times
+from pellucid.show.difference import Difference
 from pellucid.show.figure import draw_image
 from pellucid.show.gallery import (
     Picture,
     case_picture,
+    difference_view,
     framing_of,
     grid_words,
     map_views,
@@ -23,9 +26,9 @@ from pellucid.show.gallery import (
     withheld,
 )
 from pellucid.show.rules import withheld_words
-from pellucid.show.scenery import burned
+from pellucid.show.scenery import Framing, burned
 from pellucid.show.sections import CaseReport, IndexEntry, ScoreRow, State
-from pellucid.show.words import CHECKS, RESEARCH, class_words, modality_word, number, score_words, unit_word
+from pellucid.show.words import CHECKS, RESEARCH, cell_words, class_words, modality_word, number, score_words, unit_word
 
 _WORST: tuple[State, ...] = ("fail", "inconclusive", "not measured", "pass")
 _PILLS = {"pass": "pass", "fail": "fail", "inconclusive": "not certain", "not measured": "not checked"}
@@ -81,6 +84,9 @@ def render_report(report: CaseReport, scale: float = 1.0, back: str = "") -> str
         "picture": case_picture(report, scale),
         "facts": _case_facts(report),
         "views": views,
+        "differences": [
+            difference_view(d, framing_of(report), scale) for d in report.differences if d.state != "nothing"
+        ],
         "withheld": withheld_words(report.maps[0].explanation) if withheld(report) and report.maps else "",
         "scores": _scores(report),
         "place": _localization(report),
@@ -117,6 +123,38 @@ def write_index(entries: Sequence[IndexEntry], path: Path, title: str = "Explain
         UnwritableOutput: the file cannot be written.
     """
     return write_text(path, render_index(entries, title))
+
+
+def render_comparison(one: Difference, first: Explanation, second: Explanation, notes: Sequence[str] = ()) -> str:
+    """The page of two saved maps against each other.
+
+    Args:
+        one: what is compared.
+        first: as it was saved.
+        second: as it was saved.
+        notes: sentences every picture of the case must carry.
+    """
+    pair = tuple(zip(one.names, (first, second), strict=True))
+    page = {
+        "one": one,
+        "view": difference_view(one, Framing(notes=tuple(notes))) if one.state != "nothing" else None,
+        "case": first.provenance.case,
+        "sides": [(n, e.provenance.applicability, score_words(e.prediction) if e.prediction else "") for n, e in pair],
+        "marks": burned(notes),
+        "notes": notes,
+        "warnings": [(n, w) for n, e in pair for w in dict.fromkeys(e.provenance.warnings) if w not in notes],
+        "provenance": list(zip(*(_made(e) for e in (first, second)), strict=True)),
+    }
+    return _environment().get_template("compare.html.j2").render(page)
+
+
+def write_comparison(page: str, path: Path) -> Path:
+    """Write what ``render_comparison`` gave, whole or not at all.
+
+    Raises:
+        UnwritableOutput: the file cannot be written.
+    """
+    return write_text(path, page)
 
 
 def fragment(picture: Picture, rows: Sequence[tuple[str, str]], warnings: Sequence[str]) -> str:
@@ -222,6 +260,29 @@ def _provenance(report: CaseReport) -> tuple[tuple[str, str], ...]:
     )
 
 
+def _made(explanation: Explanation) -> tuple[tuple[str, str], ...]:
+    p = explanation.provenance
+    settings = ", ".join(f"{k} = {v}" for k, v in p.settings.items() if v is not None)
+    return (
+        ("Case", p.case),
+        ("Target", p.target),
+        ("Method", p.method),
+        ("Settings", settings or "none"),
+        ("Layer", p.layer or "none"),
+        ("Fill", p.infill or "none"),
+        ("Unit", unit_word(explanation.attribution.unit)),
+        ("Native resolution", cell_words(explanation)),
+        ("Model", p.model),
+        ("Weights, SHA-256", p.model_digest),
+        ("Model card, SHA-256", p.card_digest or "none"),
+        ("Input, SHA-256", p.input_digest),
+        ("Seed", str(p.seed)),
+        ("Precision and device", f"{p.precision}, {p.device}"),
+        ("Software", ", ".join(f"{k} {v}" for k, v in p.versions.items())),
+        ("Created (UTC)", p.created),
+    )
+
+
 @cache
 def _environment() -> Environment:
     made = Environment(
@@ -233,5 +294,5 @@ def _environment() -> Environment:
     )
     made.globals |= {"research": RESEARCH, "checks_words": CHECKS, "pills": _PILLS}
     made.globals |= {"score_words": score_words, "class_words": class_words, "number": number, "unit_word": unit_word}
-    made.globals |= {"percent": percent, "between": between, "agreement_words": AGREEMENT}
+    made.globals |= {"percent": percent, "between": between, "times": times, "agreement_words": AGREEMENT}
     return made

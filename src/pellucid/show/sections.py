@@ -8,6 +8,7 @@ from pellucid.core.case import Case
 from pellucid.core.explanation import Explanation, Prediction
 from pellucid.core.image import Image
 from pellucid.show.answers import Agreement, Answers
+from pellucid.show.difference import Difference
 
 State = Literal["pass", "fail", "inconclusive", "not measured"]
 NOT_CHECKED = "not measured"
@@ -21,11 +22,13 @@ class Check:
         name: of the check.
         state: how it went.
         words: one sentence that says why.
+        value: the number it was decided by, where there is one.
     """
 
     name: str
     state: State
     words: str
+    value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,7 @@ class CaseReport:
         warnings: of the case as a whole.
         skipped: (method, reason) of those that could not explain this model.
         agreement: of the methods, by target.
+        differences: of two targets, by method.
     """
 
     case: Case
@@ -143,6 +147,7 @@ class CaseReport:
     warnings: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
     agreement: tuple[Agreement, ...] = ()
+    differences: tuple[Difference, ...] = ()
 
 
 @dataclass(frozen=True)

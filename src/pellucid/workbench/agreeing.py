@@ -18,7 +18,7 @@ from pellucid.workbench.answering import silent
 
 TOP = 0.1  # of the area: what counts as the strongest part of a map
 _MOST_BLOCKS = 65_536  # ranks of more values than this take seconds, and say no more
-_FEWEST_BLOCKS = 9
+_FEWEST_RANKS, _FEWEST_TOP = 20, 5  # blocks below which one block more or less changes the picture
 Values = NDArray[np.float64]
 
 
@@ -56,7 +56,8 @@ def agreement(explanations: Sequence[Explanation], names: Sequence[str]) -> Agre
     said = explanations[0].prediction
     notes = (
         "positive parts of the maps, averaged over the coarser native cell of each pair",
-        f"two maps that know nothing of each other share about {number(100 * TOP)}% of their strongest tenth",
+        f"two maps that know nothing of each other share about {number(100 * TOP)}% of their strongest tenth; a dash "
+        "stands where the coarser map has too few cells to compare",
     )
     return Agreement(
         explanations[0].provenance.target,
@@ -100,7 +101,7 @@ def block_means(values: Values, counts: Sequence[int]) -> Values:
 
 def rank_correlation(one: Values, other: Values) -> float | None:
     """Spearman correlation of two lists of values; None where one is constant or there are too few."""
-    if len(one) < _FEWEST_BLOCKS or np.ptp(one) == 0 or np.ptp(other) == 0:
+    if len(one) < _FEWEST_RANKS or np.ptp(one) == 0 or np.ptp(other) == 0:
         return None
     return float(np.clip(np.corrcoef(rankdata(one), rankdata(other))[0, 1], -1, 1))
 
@@ -110,9 +111,9 @@ def top_overlap(one: Values, other: Values) -> float | None:
 
     Values tied with the weakest of the tenth belong to it, zeros never do, and the larger of the two sets is the whole.
     """
-    if len(one) < _FEWEST_BLOCKS:
+    most = round(TOP * len(one))
+    if most < _FEWEST_TOP:
         return None
-    most = max(1, round(TOP * len(one)))
     top = [v >= max(np.partition(v, -most)[-most], np.nextafter(0, 1)) for v in (one, other)]
     whole = max(int(t.sum()) for t in top)
     return float((top[0] & top[1]).sum() / whole) if whole else None

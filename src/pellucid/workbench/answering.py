@@ -184,18 +184,29 @@ def _rows(one: Sketch, on: Ground, part: Part) -> list[RegionShare]:
     reach = reach_of(one)
     low, high = np.clip(_bounds(positive, part, reach) / wholes[1], 0, 1)
     bounds = np.stack([np.minimum(low, shares[1]), np.maximum(high, shares[1])])
-    small = smaller(part, one, sums[0])
     rows = []
-    for region, name in enumerate(("outside every region", *part.names)):
-        if not sums[0, region] or (region == 0 and on.division.layout != "regions"):
+    small = smaller(part, one, sums[0])
+    for region, name in enumerate(part.names, 1):
+        if not sums[0, region]:
             continue
         part_of, share, negative, over = (_number(v) for v in shares[:, region])
         if small[region]:
             rows.append(RegionShare(name, part_of or 0.0, group=part.group))
             continue
-        spread = (float(v) for v in bounds[:, region]) if region and any(reach) else (None, None)
-        rows.append(RegionShare(name, part_of or 0.0, share, *spread, negative, over, part.group, outside=region == 0))
-    return rows
+        spread = (float(v) for v in bounds[:, region]) if any(reach) else (None, None)
+        rows.append(RegionShare(name, part_of or 0.0, share, *spread, negative, over, part.group))
+    return [*rows, *_outside(shares, small)] if on.division.layout == "regions" else rows
+
+
+def _outside(shares: NDArray[np.float64], small: NDArray[np.bool_]) -> list[RegionShare]:
+    """What no label covers; with it the regions too small to tell, whose share could else be worked out."""
+    rest = small.copy()
+    rest[0] = True
+    part_of, share, negative, over = (_number(v) for v in shares[:, rest].sum(1))
+    if not part_of or rest.all():
+        return []
+    name = "outside every region, or in one too small to tell" if small.any() else "outside every region"
+    return [RegionShare(name, part_of, share, None, None, negative, over, outside=True)]
 
 
 def _number(value: float) -> float | None:

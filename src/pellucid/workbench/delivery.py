@@ -1,15 +1,27 @@
 """A case from reading to the page: what the command and the demo do with each."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pellucid.core.case import Case
+from pellucid.core.errors import PellucidError
+from pellucid.core.explanation import Explanation
+from pellucid.core.grid import Calibration
+from pellucid.io.archive import load_explanation
 from pellucid.io.models import GoldenResult, LoadedModel, require_golden
+from pellucid.io.nifti import write_nifti
+from pellucid.show.difference import Difference
+from pellucid.show.report import render_comparison, write_comparison
+from pellucid.show.scenery import burned
+from pellucid.workbench.comparing import Asked, compare_maps
 from pellucid.workbench.explaining import Progress
 from pellucid.workbench.job import Finished, Request, run_case, save_maps
 from pellucid.workbench.recording import Recorder
 from pellucid.workbench.reporting import write_index, write_report
+
+COMPARISON = "compare.html"
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +64,60 @@ def deliver(
     """
     done = run_case(case, model.loaded, request, recorder, progress)
     return write_report(save_maps(done, folder / case.name), model.loaded, model.golden, folder / case.name, recorder)
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """Two saved explanations against each other.
+
+    Args:
+        difference: what was found.
+        first: as it was saved.
+        second: as it was saved.
+        files: written, by kind.
+    """
+
+    difference: Difference
+    first: Explanation
+    second: Explanation
+    files: Mapping[str, Path]
+
+    def plain(self) -> dict[str, object]:
+        """As JSON types."""
+        return {
+            "comparison": self.difference.plain(),
+            "provenance": [e.provenance.plain() for e in (self.first, self.second)],
+            "files": {k: str(v) for k, v in self.files.items()},
+        }
+
+
+def deliver_comparison(saved: tuple[Path, Path], asked: Asked, folder: Path, recorder: Recorder) -> Compared:
+    """Compare two saved explanations, and write their page and the difference into a folder.
+
+    Args:
+        saved: the two archives.
+        asked: how.
+        folder: that exists.
+        recorder: of the audit events.
+
+    Raises:
+        PellucidError: of an archive, the label map, or two maps that cannot be compared; nothing is written then.
+    """
+    try:
+        first, second = (load_explanation(path) for path in saved)
+        one = compare_maps(first, second, asked)
+    except PellucidError as error:
+        recorder.failed("compare", type(error).__name__)
+        raise
+    found = dict.fromkeys(w for e in (first, second) for w in e.provenance.warnings if burned((w,)))
+    path = write_comparison(render_comparison(one, first, second, tuple(found)), folder / COMPARISON)
+    files = {"report": path}
+    minus = one.difference if one.state == "told" else None
+    if minus is not None and minus.grid.rank == 3 and minus.grid.calibration is not Calibration.NONE:
+        words = f"{one.title}, research"
+        files["nifti difference"] = write_nifti(minus.values, minus.grid, folder / "difference.nii.gz", words)
+    recorder.exported(first.provenance.case, "comparison", hashlib.sha256(path.read_bytes()).hexdigest())
+    return Compared(one, first, second, files)
 
 
 def overview(delivered: Sequence[tuple[Finished, Checked]], folder: Path, title: str) -> Path:

@@ -20,8 +20,10 @@ from pellucid.io.modelcard import Applicability, check_applicability
 from pellucid.io.models import LoadedModel
 from pellucid.io.nifti import write_nifti
 from pellucid.show.answers import Agreement, Answers
+from pellucid.show.difference import Difference
 from pellucid.workbench.agreeing import agreements
 from pellucid.workbench.answering import answer, ground
+from pellucid.workbench.comparing import differences
 from pellucid.workbench.evaluating import Scored, score_panel
 from pellucid.workbench.explaining import Manner, Panel, Progress, explain_case
 from pellucid.workbench.opening import Opened, assume_modality, default_target, open_case, parse_target
@@ -68,6 +70,7 @@ class Finished:
         files: written, by kind and method.
         answers: what a reader takes from each explanation.
         agreement: of the methods, by target.
+        differences: of two targets, by method.
     """
 
     opened: Opened
@@ -77,6 +80,7 @@ class Finished:
     files: Mapping[str, Path] = field(default_factory=dict)
     answers: tuple[Answers, ...] = ()
     agreement: tuple[Agreement, ...] = ()
+    differences: tuple[Difference, ...] = ()
 
 
 def run_case(
@@ -119,7 +123,8 @@ def run_case(
     scores = score_panel(panel, case, request.metrics, progress) if request.metrics else ()
     answers = tuple(answer(e, on) for e in panel.explanations)
     alike = agreements(panel.explanations, [e.provenance.method for e in panel.explanations])
-    return Finished(opened, panel, scores, verdict, answers=answers, agreement=alike)
+    apart = differences(panel.explanations, request.atlas)
+    return Finished(opened, panel, scores, verdict, answers=answers, agreement=alike, differences=apart)
 
 
 def save_maps(finished: Finished, folder: Path) -> Finished:

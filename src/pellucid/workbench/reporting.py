@@ -89,6 +89,7 @@ def case_report(finished: Finished, loaded: LoadedModel, golden: Sequence[Golden
         warnings=loaded.notes,
         skipped=panel.skipped,
         agreement=finished.agreement,
+        differences=finished.differences,
     )
 
 
