@@ -13,6 +13,7 @@ from pellucid.core.model import OutputSpec
 from pellucid.core.probe import Probe
 from pellucid.core.target import ClassScore, RegionScore
 from pellucid.explain.cam import GradCAM, HiResCAM
+from pellucid.explain.cells import AGAINST
 
 KINDS = ("classification", "margin", "segmentation", "regression", "single-logit-positive", "single-logit-negative")
 KINDS += ("reused-first", "reused-second", "in-place-behind", "tuple-layer", "dict-head")
@@ -152,7 +153,7 @@ def test_a_blank_map_says_so(nets, model_of, explained):
     net.tail[2].weight.data[1] = -1.0
     answer = explained(GradCAM("front"), model_of(net, 2), nets.noise(1, 2, 8, 8))
     assert float(answer.maps["image"].abs().max()) == 0
-    assert answer.warnings == ("the map is blank: the layer holds no positive evidence for this target",)
+    assert answer.warnings == (AGAINST,)
     assert float(explained(HiResCAM("front"), model_of(net, 2), nets.noise(1, 2, 8, 8)).maps["image"].max()) < 0
 
 
