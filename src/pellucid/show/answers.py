@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import floor, log10
 from typing import Any, Literal
 
 from pellucid.show.words import RANGE, number
@@ -203,6 +204,19 @@ class Agreement:
         if self.withheld:
             return {"target": self.target, "withheld": self.withheld}
         return asdict(self) | {"caution": AGREEMENT}
+
+
+def rounded(value: float | None, scale: float) -> str:
+    """A value as a reader writes it beside a scale: nothing finer than a thousandth of it.
+
+    Example:
+        >>> rounded(0.0781234, 6.57), rounded(0.000004, 6.57), rounded(None, 1.0).isascii()
+        ('0.078', '0', False)
+    """
+    if value is None:
+        return number(None)
+    step = 10.0 ** floor(log10(scale / 1000))
+    return number(round(value / step) * step)
 
 
 def times(density: float | None) -> str:

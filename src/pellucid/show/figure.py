@@ -182,7 +182,7 @@ def draw_rows(
     foot: Sequence[str],
     framing: Framing,
 ) -> Figure:
-    """The bare image, then maps on one grid at the same place and size.
+    """The bare image, then maps on one grid at the same place and size, each over its own image.
 
     Args:
         sketches: at least one.
@@ -196,9 +196,18 @@ def draw_rows(
     across = min(3, len(sketches) + 1) if first.grid.rank == 2 else 3
     across = 2 if first.grid.rank == 2 and len(sketches) == 3 else across  # four panes make a square
     scenery = _scenery(first, framing, across)
-    rows = [tuple(scenery.tile(p, bare=True) for p in scenery.panes)]
-    rows += [_row(one, scenery, stage) for one, stage in zip(sketches, stages, strict=True)]
-    return _sheet(head, ["Image", *names], rows, (*foot, *_notes(scenery)), across).draw()
+    rows, titles = [tuple(scenery.tile(p, bare=True) for p in scenery.panes)], ["Image"]
+    drawn = []
+    for one, name, stage in zip(sketches, names, stages, strict=True):
+        under = scenery
+        if one.explanation.image is not first.explanation.image:  # of another examination
+            at = tuple(i + s for i, s in zip(scenery.at, scenery.start, strict=True))
+            image, prepared = one.explanation.image, first.explanation.prepared
+            under = make_scenery(image, prepared, one.grid, framing, at, across)
+            rows.append(tuple(under.tile(p, bare=True) for p in under.panes))
+            titles = [f"Image, {names[0]}", f"Image, {name}"]
+        drawn.append(_row(one, under, stage))
+    return _sheet(head, [*titles, *names], [*rows, *drawn], (*foot, *_notes(scenery)), across).draw()
 
 
 def _sheet(

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pellucid.core.atomic import write_text
 from pellucid.core.explanation import Explanation
-from pellucid.show.answers import AGREEMENT, between, percent, times
+from pellucid.show.answers import AGREEMENT, between, percent, rounded, times
 from pellucid.show.difference import Difference
 from pellucid.show.figure import draw_image
 from pellucid.show.gallery import (
@@ -142,10 +142,19 @@ def render_comparison(one: Difference, first: Explanation, second: Explanation, 
         "sides": [(n, e.provenance.applicability, score_words(e.prediction) if e.prediction else "") for n, e in pair],
         "marks": burned(notes),
         "notes": notes,
-        "warnings": [(n, w) for n, e in pair for w in dict.fromkeys(e.provenance.warnings) if w not in notes],
+        "warnings": _told_of(pair, notes),
         "provenance": list(zip(*(_made(e) for e in (first, second)), strict=True)),
     }
     return _environment().get_template("compare.html.j2").render(page)
+
+
+def _told_of(pair: Sequence[tuple[str, Explanation]], notes: Sequence[str]) -> list[str]:
+    """The warnings of two explanations, those of both said once."""
+    found: dict[str, list[str]] = {}
+    for name, explanation in pair:
+        for words in dict.fromkeys(explanation.provenance.warnings):
+            found.setdefault(words, []).append(name)
+    return [w if len(of) > 1 else f"{of[0]}: {w}" for w, of in found.items() if w not in notes]
 
 
 def write_comparison(page: str, path: Path) -> Path:
@@ -294,5 +303,11 @@ def _environment() -> Environment:
     )
     made.globals |= {"research": RESEARCH, "checks_words": CHECKS, "pills": _PILLS}
     made.globals |= {"score_words": score_words, "class_words": class_words, "number": number, "unit_word": unit_word}
-    made.globals |= {"percent": percent, "between": between, "times": times, "agreement_words": AGREEMENT}
+    made.globals |= {
+        "percent": percent,
+        "between": between,
+        "times": times,
+        "rounded": rounded,
+        "agreement_words": AGREEMENT,
+    }
     return made

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pellucid.core.errors import BadOption, ShapeMismatch
 from pellucid.core.explanation import Explanation
 from pellucid.core.grid import Calibration, Grid
+from pellucid.core.image import Image
 from pellucid.core.space import resample
 from pellucid.io.labelmap import LabelMap
 from pellucid.io.reader import check_same_world
@@ -63,7 +64,7 @@ def compare_maps(first: Explanation, second: Explanation, asked: Asked | None = 
     values, seen, notes = _onto(one, other)
     cell = _coarser(one, other)
     one = replace(one, cell=cell)
-    other = Sketch(replace(other.explanation, image=first.image), values, one.grid, other.display, cell)
+    other = Sketch(replace(second, image=_image_onto(first, second)), values, one.grid, other.display, cell)
     minus = None
     if not asked.ranks:
         one, other = _one_scale(one, other)
@@ -86,7 +87,7 @@ def compare_maps(first: Explanation, second: Explanation, asked: Asked | None = 
         overlap,
         state,
         why,
-        (*notes, *on.division.notes, *_doubts(first, second)),
+        (*notes, *on.division.notes, *_doubts(first, second, asked.prior)),
     )
 
 
@@ -155,6 +156,17 @@ def _onto(one: Sketch, other: Sketch) -> tuple[Map, NDArray[np.bool_], tuple[str
             "explain images of one size, or files with orientation (NIfTI, DICOM)",
         )
     return other.values, mine & theirs, ("the two grids say nothing of a common place: laid pixel on pixel",)
+
+
+def _image_onto(first: Explanation, second: Explanation) -> Image | None:
+    """The image that the second map is drawn on: its own, brought onto the first one's grid."""
+    mine, theirs = first.image, second.image
+    if mine is None or theirs is None or first.provenance.input_digest == second.provenance.input_digest:
+        return mine
+    if theirs.grid.same_geometry(mine.grid) or theirs.grid.calibration is not Calibration.PATIENT:
+        return replace(theirs, grid=mine.grid)
+    low = float(theirs.data.min())
+    return replace(theirs, data=resample(theirs.data[None], theirs.grid, mine.grid, outside=low)[0], grid=mine.grid)
 
 
 def _moved(values: Map, source: Grid, target: Grid, mode: str) -> Map:
@@ -252,7 +264,7 @@ def _state(one: Sketch, other: Sketch) -> tuple[str, str]:
     return "told", ""
 
 
-def _doubts(first: Explanation, second: Explanation) -> tuple[str, ...]:
+def _doubts(first: Explanation, second: Explanation, prior: bool) -> tuple[str, ...]:
     """What makes a difference hard to read."""
     one, other = first.provenance, second.provenance
     doubts = []
@@ -260,6 +272,8 @@ def _doubts(first: Explanation, second: Explanation) -> tuple[str, ...]:
         doubts.append("two models: a logit of one need not weigh the same as a logit of the other")
     if one.input_digest != other.input_digest:
         doubts.append("two images: a difference may come from position, noise or acquisition alone")
+    if prior:
+        doubts.append("whether the two examinations are registered was not checked")
     if one.method == other.method and one.settings != other.settings:
         doubts.append(f"the settings of {one.method} differ: see the provenance")
     if first.prepared is not None and second.prepared is not None:
