@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +16,7 @@ from pellucid.core.infill import parse_infill
 from pellucid.io.labelmap import parse_atlas
 from pellucid.io.models import load_model
 from pellucid.io.reader import Cases, read_cases, read_mask_noted
+from pellucid.show.words import CHECKS
 from pellucid.workbench.delivery import Checked, checked, deliver, overview
 from pellucid.workbench.job import Finished, Request
 from pellucid.workbench.recording import Recorder
@@ -40,6 +41,7 @@ Atlas = Annotated[
     str | None, typer.Option("--atlas", help="LABELMAP or LABELMAP:NAMES (lobes, organs): where the evidence lies.")
 ]
 Override = Annotated[bool, typer.Option("--override", help="Explain although the model card excludes the image.")]
+Checks = Annotated[bool, typer.Option("--checks/--no-checks", help="Run the calculation checks.")]
 
 
 def explain(
@@ -54,6 +56,7 @@ def explain(
     precision: Precision = "float32",
     override: Override = False,
     atlas: Atlas = None,
+    checks: Checks = True,
     device: face.Device = "cpu",
     seed: face.Seed = 0,
     trust_code: face.Trust = False,
@@ -63,7 +66,7 @@ def explain(
     """Explain what a model says of an image: a report, the maps, and their provenance."""
     with face.reported(as_json):
         request = _request(target, method, (), fill, crop, seed, precision, override)
-        request = replace(request, atlas=parse_atlas(atlas) if atlas else None)
+        request = replace(request, atlas=parse_atlas(atlas) if atlas else None, checks=checks)
         _run(case, model, out, region, request, face.Session(device, trust_code, audit, as_json))
 
 
@@ -80,6 +83,7 @@ def evaluate(
     precision: Precision = "float32",
     override: Override = False,
     atlas: Atlas = None,
+    checks: Checks = True,
     device: face.Device = "cpu",
     seed: face.Seed = 0,
     trust_code: face.Trust = False,
@@ -89,7 +93,7 @@ def evaluate(
     """Explain, and score each map: faithfulness, localization against an expert, dependence on the weights."""
     with face.reported(as_json):
         request = _request(target, method, tuple(metric or metrics()), fill, crop, seed, precision, override)
-        request = replace(request, atlas=parse_atlas(atlas) if atlas else None)
+        request = replace(request, atlas=parse_atlas(atlas) if atlas else None, checks=checks)
         _run(case, model, out, region, request, face.Session(device, trust_code, audit, as_json))
 
 
@@ -213,6 +217,11 @@ def summary(done: Finished) -> dict[str, object]:
         "differences": [d.plain() for d in done.differences],
         "skipped": [{"method": m, "reason": r} for m, r in done.panel.skipped],
         "scores": [s.plain() for s in done.scores],
+        "checks": {
+            "about": CHECKS,
+            "forwards": done.panel.probes[0].spent.checks.forwards,
+            "results": [asdict(c) for c in done.checks],
+        },
         "files": {k: str(v) for k, v in done.files.items()},
     }
 

@@ -216,8 +216,12 @@ class Probe:
         """A layer's full name; only the default must have spatial extent."""
         return self.model.find(layer, self.inputs).name if layer else self.model.resolve(None, self.inputs)
 
+    def asked(self, ask: Ask, layer: str | None) -> bool:
+        """Whether the shared pass answers this."""
+        return (ask, layer) in self._needs
+
     def _announced(self, ask: Ask, layer: str | None) -> None:
-        if (ask, layer) not in self._needs:
+        if not self.asked(ask, layer):
             raise LookupError(f"the probe was not opened for {ask.value!r} of {layer}: list Ask.{ask.name} in the card")
 
     def _bound(self) -> tuple[BoundTarget, ...]:

@@ -57,6 +57,13 @@ class Panel:
     probes: tuple[Probe, ...]
     skipped: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def titles(self) -> list[str]:
+        """Of each explanation: the method, with the target where several are explained."""
+        made = [e.provenance for e in self.explanations]
+        several = len({p.target for p in made}) > 1
+        return [f"{p.method}: {p.target}" if several else p.method for p in made]
+
 
 def explain_case(
     opened: Opened,

@@ -21,8 +21,10 @@ from pellucid.io.models import LoadedModel
 from pellucid.io.nifti import write_nifti
 from pellucid.show.answers import Agreement, Answers
 from pellucid.show.difference import Difference
+from pellucid.show.sections import Check
 from pellucid.workbench.agreeing import agreements
 from pellucid.workbench.answering import answer, ground
+from pellucid.workbench.checking import calculation_checks
 from pellucid.workbench.comparing import differences
 from pellucid.workbench.evaluating import Scored, score_panel
 from pellucid.workbench.explaining import Manner, Panel, Progress, explain_case
@@ -44,6 +46,7 @@ class Request:
         seed: of everything random.
         precision: ``float32`` or ``bfloat16``.
         override: explain even where the card excludes the image; the report's first line says so.
+        checks: run the calculation checks.
         atlas: the reader's own regions, by which maps are read; None: thirds of the image.
     """
 
@@ -55,6 +58,7 @@ class Request:
     seed: int = 0
     precision: str = "float32"
     override: bool = False
+    checks: bool = True
     atlas: LabelMap | None = None
 
 
@@ -71,6 +75,7 @@ class Finished:
         answers: what a reader takes from each explanation.
         agreement: of the methods, by target.
         differences: of two targets, by method.
+        checks: calculation checks; empty where they were not asked for.
     """
 
     opened: Opened
@@ -81,6 +86,7 @@ class Finished:
     answers: tuple[Answers, ...] = ()
     agreement: tuple[Agreement, ...] = ()
     differences: tuple[Difference, ...] = ()
+    checks: tuple[Check, ...] = ()
 
 
 def run_case(
@@ -124,7 +130,8 @@ def run_case(
     answers = tuple(answer(e, on) for e in panel.explanations)
     alike = agreements(panel.explanations, [e.provenance.method for e in panel.explanations])
     apart = differences(panel.explanations, request.atlas)
-    return Finished(opened, panel, scores, verdict, answers=answers, agreement=alike, differences=apart)
+    checks = calculation_checks(panel, progress) if request.checks else ()
+    return Finished(opened, panel, scores, verdict, {}, answers, alike, apart, checks)
 
 
 def save_maps(finished: Finished, folder: Path) -> Finished:

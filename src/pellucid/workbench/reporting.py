@@ -67,7 +67,7 @@ def write_index(
 def case_report(finished: Finished, loaded: LoadedModel, golden: Sequence[GoldenResult]) -> CaseReport:
     """One case's results as the page takes them."""
     opened, panel = finished.opened, finished.panel
-    titles = _titles(finished)
+    titles = panel.titles
     maps = tuple(
         MapPanel(explanation, title, made.card.shows, made.card.caution, source_words(made.card), answers)
         for explanation, made, title, answers in zip(
@@ -137,13 +137,6 @@ def source_words(card: Card | MetricCard) -> str:
     return f"{found[1].capitalize()} {found[2]} ({card.source})" if found else card.source
 
 
-def _titles(finished: Finished) -> list[str]:
-    """The method, with the target where several are explained."""
-    made = [e.provenance for e in finished.panel.explanations]
-    several = len({p.target for p in made}) > 1
-    return [f"{p.method}: {p.target}" if several else p.method for p in made]
-
-
 def _row(scored: Scored, titles: Sequence[str], finished: Finished) -> ScoreRow:
     made = [(e.provenance.method, e.provenance.target) for e in finished.panel.explanations]
     card = scored.metric.card
@@ -171,14 +164,8 @@ def _performance(loaded: LoadedModel) -> tuple[PerformanceRow, ...]:
 
 def _checks(finished: Finished) -> tuple[Check, ...]:
     """Calculation checks; they say nothing about whether the model is right."""
-    checks: list[Check] = []
-    for explanation, title in zip(finished.panel.explanations, _titles(finished), strict=True):
-        gaps = [w for w in explanation.answer.warnings if w.startswith("completeness gap")]
-        if explanation.provenance.method == "IntegratedGradients":
-            words = gaps[0] if gaps else "the values add up to the score difference within 5 %"
-            checks.append(Check(f"completeness of {title}", "fail" if gaps else "pass", words))
     randomized = (s for s in finished.scores if s.metric.name == "ModelParameterRandomization")
-    return (*checks, *(_dependence(s) for s in randomized))
+    return (*finished.checks, *(_dependence(s) for s in randomized))
 
 
 def _dependence(scored: Scored) -> Check:
