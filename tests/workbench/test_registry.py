@@ -54,7 +54,7 @@ def test_a_method_is_made_from_text(text, made) -> None:
         ("Dice", UnknownName, "no method named 'Dice'"),
         ("Occlusion:size=3", BadOption, r"no parameter 'size=3'\. parameters: window, stride, infill"),
         ("Occlusion:window", BadOption, "no parameter 'window'"),
-        ("Saliency:x=1", BadOption, "parameters: none"),
+        ("InputXGradient:x=1", BadOption, "parameters: none"),
         ("Occlusion:window=wide", BadOption, "window must be float, got 'wide'"),
         ("Occlusion:window=-1", BadOption, "positive window"),
         ("Occlusion:infill=gray", BadOption, "names no fill"),

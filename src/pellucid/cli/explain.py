@@ -28,7 +28,9 @@ Target = Annotated[
     list[str] | None,
     typer.Option("--target", help="LABEL, A>B, LABEL@REGION or LABEL@REGION/PART (border, missed, component2)."),
 ]
-Method = Annotated[list[str] | None, typer.Option("--method", help="NAME or NAME:parameter=value,...; repeatable.")]
+Method = Annotated[
+    list[str] | None, typer.Option("--method", help="NAME or NAME:parameter=value,...; repeatable. all: every method.")
+]
 MetricName = Annotated[list[str] | None, typer.Option("--metric", help="NAME or NAME:parameter=value; repeatable.")]
 RegionPath = Annotated[Path | None, typer.Option("--region", help="Mask of the finding by an expert, on the image.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the report and the maps.")]
@@ -109,7 +111,8 @@ def _request(
 ) -> Request:
     return Request(
         targets=tuple(target or ()),
-        methods=tuple(make_explainer(m) for m in method or ()),
+        methods=tuple(make_explainer(m) for m in method or () if m != "all"),
+        every="all" in (method or ()),
         metrics=tuple(make_metric(m) for m in metric),
         infills=tuple(parse_infill(f) for f in fill) if fill else None,
         crop=_point(crop),

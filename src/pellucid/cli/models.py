@@ -10,13 +10,14 @@ from rich.table import Table
 from pellucid.cli import face
 from pellucid.core.errors import BadOption
 from pellucid.core.model import Model
+from pellucid.guide.panel import USUAL
 from pellucid.io.models import LoadedModel, describe_abilities, load_model, run_golden
 from pellucid.io.reader import read_cases
 from pellucid.io.references import write_references
 from pellucid.workbench.job import Request
 from pellucid.workbench.opening import open_case
 from pellucid.workbench.referencing import measure_references, merged
-from pellucid.workbench.registry import explainers, make_explainer
+from pellucid.workbench.registry import make_explainer
 
 app = typer.Typer(help="Look at a model before explaining it.", no_args_is_help=True)
 ModelPath = Annotated[Path, typer.Argument(help="model.toml, TorchScript, .pt2, MONAI bundle folder or ONNX.")]
@@ -80,14 +81,14 @@ def reference(
         Path | None, typer.Option("--normals", help="Normal cases: they set the null (19 at least).")
     ] = None,
     target: Annotated[list[str] | None, typer.Option("--target", help="As for explain; repeatable.")] = None,
-    method: Annotated[list[str] | None, typer.Option("--method", help="Names; default: all.")] = None,
+    method: Annotated[list[str] | None, typer.Option("--method", help="Names; default: the usual panel.")] = None,
     trust_code: face.Trust = False,
     as_json: face.Json = False,
 ) -> None:
     """Measure the fixed display scale and the null of each method, and write them beside the model card."""
     with face.reported(as_json):
         loaded = load_model(model, trust_code=trust_code)
-        chosen = [make_explainer(m) for m in method] if method else [cls() for cls in explainers().values()]
+        chosen = [make_explainer(m) for m in method] if method else [make_explainer(m) for m in USUAL]
         cases, normal_cases = read_cases(cohort).cases, read_cases(normals).cases if normals else ()
         with face.progress(as_json) as bar:
             task = bar.add_task("cases", total=len(cases) + len(normal_cases))

@@ -14,6 +14,7 @@ from pellucid.core.image import Modality
 from pellucid.core.infill import Infill
 from pellucid.core.metric import Metric
 from pellucid.core.target import Target
+from pellucid.guide.panel import USUAL
 from pellucid.io.archive import save_explanation
 from pellucid.io.labelmap import LabelMap
 from pellucid.io.modelcard import Applicability, check_applicability
@@ -39,7 +40,8 @@ class Request:
 
     Args:
         targets: as ``parse_target`` reads them; empty: the default target.
-        methods: explainers; empty: every registered one with its defaults, those that cannot are listed.
+        methods: explainers; empty: the usual panel, and those that cannot are listed.
+        every: all registered methods, those not in ``methods`` with their defaults; those that cannot are listed.
         metrics: scored for each map; may be empty.
         infills: what hidden voxels show; None: the modality's.
         crop: center of a box in LPS millimeters, for models that expect a crop.
@@ -52,6 +54,7 @@ class Request:
 
     targets: tuple[str, ...] = ()
     methods: tuple[Explainer, ...] = ()
+    every: bool = False
     metrics: tuple[Metric, ...] = ()
     infills: tuple[Infill, ...] | None = None
     crop: tuple[float, float, float] | None = None
@@ -119,10 +122,9 @@ def run_case(
         references=loaded.references,
         applicability=verdict.words,
         warnings=(*loaded.notes, *warnings),
-        strict=bool(request.methods),
+        strict=bool(request.methods) and not request.every,
     )
-    chosen: Sequence[Explainer] = request.methods or tuple(cls() for cls in explainers().values())
-    panel = explain_case(opened, _targets(opened, request), chosen, manner, progress)
+    panel = explain_case(opened, _targets(opened, request), _methods(request), manner, progress)
     if recorder is not None:
         for explanation in panel.explanations:
             recorder.created(explanation)
@@ -132,6 +134,14 @@ def run_case(
     apart = differences(panel.explanations, request.atlas)
     checks = calculation_checks(panel, progress) if request.checks else ()
     return Finished(opened, panel, scores, verdict, {}, answers, alike, apart, checks)
+
+
+def _methods(request: Request) -> Sequence[Explainer]:
+    if request.methods and not request.every:
+        return request.methods
+    known, own = explainers(), {e.name for e in request.methods}
+    names = known if request.every else USUAL
+    return (*request.methods, *(known[name]() for name in names if name not in own))
 
 
 def save_maps(finished: Finished, folder: Path) -> Finished:
