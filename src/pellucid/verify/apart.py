@@ -193,4 +193,5 @@ def _entry(prepared: Prepared, folder: Path, stem: str) -> dict[str, Any]:
         "labels": list(prepared.labels),
         "region": region,
         "label": prepared.label,
+        "head": prepared.subject.head,
     }

@@ -64,6 +64,10 @@ def _with_clean(values: Tensor, evidence: Evidence) -> Tensor:
     return (values * count + evidence.gradient()) / (count + 1)
 
 
+def _divided_by_all(values: Tensor, evidence: Evidence) -> Tensor:
+    return values * (1 - 1 / len(evidence.noise))
+
+
 BRIDGES = {
     "plain": Bridge("as they are", same, same),
     "cells": Bridge("the peer's cells enlarged linearly", same, enlarged),
@@ -76,6 +80,7 @@ BRIDGES = {
     "times input": Bridge("the peer's gradient times the input", same, lambda v, e: v * e.x),
     "fall": Bridge("the peer's value taken from the unhidden score", same, _less_than_score),
     "root": Bridge("the root of ours, as the peer does", lambda v, _: v.sqrt(), same),
+    "biased": Bridge("our variance divided by n, not n - 1, as the peer does", _divided_by_all, same),
     "with clean": Bridge("the clean image added to our draws, as the peer does", _with_clean, same),
 }
 

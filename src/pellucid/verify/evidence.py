@@ -1,12 +1,16 @@
 """What the formulas of this room are written on: activations and gradients by plain torch alone."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pellucid.verify.subjects import Prepared
+
+Hook = Callable[[nn.Module, Any, Any], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,18 +58,55 @@ class Evidence:
 
     def cells_for(self, labels: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """The same for other labels, one for each item."""
-        kept: list[Tensor] = []
+        return self.cells_at(self.prepared.peer_layer, labels)
 
-        def keep(_module: nn.Module, _args: object, output: Tensor) -> Tensor:
-            kept.append(output if output.requires_grad else output.detach().requires_grad_())
-            return kept[-1].clone()
+    def cells_at(self, layer: str, labels: tuple[int, ...] | None = None) -> tuple[Tensor, Tensor]:
+        """The same of another layer."""
+        return self.cells_of([layer], labels)[layer]
 
-        handle = self.net.get_submodule(self.prepared.peer_layer).register_forward_hook(keep)
+    def cells_of(
+        self, layers: Sequence[str], labels: tuple[int, ...] | None = None
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """The same of several layers, by one forward and backward."""
+        kept: dict[str, Tensor] = {}
+
+        def keep(layer: str) -> Hook:
+            def hook(_module: nn.Module, _args: object, output: Tensor) -> Tensor:
+                kept[layer] = output if output.requires_grad else output.detach().requires_grad_()
+                return kept[layer].clone()
+
+            return hook
+
+        handles = [self.net.get_submodule(layer).register_forward_hook(keep(layer)) for layer in layers]
         try:
             total = self.scores(self.x, labels).sum()
         finally:
+            for handle in handles:
+                handle.remove()
+        gradients = torch.autograd.grad(total, [kept[layer] for layer in layers])
+        return {layer: (kept[layer].detach(), g) for layer, g in zip(layers, gradients, strict=True)}
+
+    def scores_behind(self, cells: Tensor) -> Tensor:
+        """The explained value of each item when the layer gives these cells instead of its own."""
+        handle = self.net.get_submodule(self.prepared.peer_layer).register_forward_hook(lambda *_: cells)
+        try:
+            with torch.no_grad():
+                return self.scores(self.x)
+        finally:
             handle.remove()
-        return kept[0].detach(), torch.autograd.grad(total, kept[0])[0]
+
+    def guided(self) -> Tensor:
+        """The gradient to the image with every module of the class ReLU guided, by hooks on its backward."""
+
+        def cut(_module: nn.Module, given: tuple[Tensor, ...], _output: object) -> tuple[Tensor]:
+            return (given[0].clamp_min(0),)
+
+        handles = [m.register_full_backward_hook(cut) for m in self.net.modules() if isinstance(m, nn.ReLU)]
+        try:
+            return self.gradient()
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
 def over_space(x: Tensor) -> tuple[int, ...]:

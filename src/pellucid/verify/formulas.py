@@ -1,106 +1,107 @@
-"""The peers' formulas, written anew from the papers: with a numbered defect as the peer has it, and with it mended.
+"""The peers' formulas, written anew from the papers, each with a set of numbered defects that it may have.
 
-Nothing here calls an explainer. A deviation counts as explained only if the first form gives the peer's map and the
-second gives ours, both to the tolerance of the comparison.
+Nothing here calls an explainer. A deviation counts as explained only if the formula with the defects gives the peer's
+map, and the formula without them gives ours, both to the tolerance of the comparison.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pellucid.verify.bridges import enlarged, ranged
+from pellucid.verify.bridges import ranged
 from pellucid.verify.evidence import Evidence, over_space
 
-Formula = Callable[[Evidence], Tensor]
+Defects = frozenset[str]
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One formula twice, in the form in which the peer gives its map.
+class Formula:
+    """What a peer computes, in the form in which it gives its map.
 
     Args:
-        defects: by number, see the documentation.
-        as_it_is: as the peer computes.
-        mended: without the defects.
+        defects: that the peer has, by number, see the documentation.
+        values: of the map for a set of defects.
     """
 
-    defects: tuple[str, ...]
-    as_it_is: Formula
-    mended: Formula
+    defects: Defects
+    values: Callable[[Evidence, Defects], Tensor]
 
 
-def _weighted(weights: Tensor, a: Tensor) -> Tensor:
-    """Sum over channels of one weight times the activation."""
-    return (weights.flatten(2).sum(2).view(*a.shape[:2], *(1,) * (a.ndim - 2)) * a).sum(1, keepdim=True)
+def weighted(weights: Tensor, a: Tensor) -> Tensor:
+    """Sum over channels of one weight ("batch channel") times the activation."""
+    return (weights.view(*a.shape[:2], *(1,) * (a.ndim - 2)) * a).sum(1, keepdim=True)
 
 
-def plus_plus_alpha(a: Tensor, g: Tensor, added: float = 0.0) -> Tensor:
-    """Chattopadhay et al. (2018), equation 19, for Y = exp(S): g^2 / (2 g^2 + (sum_ab A_ab) g^3), zero where g is."""
-    below = 2 * g**2 + a.sum(over_space(a), keepdim=True) * g**3 + added
-    return torch.where(g == 0, torch.zeros_like(g), g**2 / below)
+def spread(values: Tensor, like: Tensor) -> Tensor:
+    """One value per item, shaped to broadcast."""
+    return values.view(-1, *(1,) * (like.ndim - 1))
 
 
-def _plus_plus(evidence: Evidence) -> Tensor:
-    a, g = evidence.cells
-    return _weighted(plus_plus_alpha(a, g) * g.relu(), a)
+def plus_plus(a: Tensor, g: Tensor, defects: Defects, added: float) -> Tensor:
+    """Grad-CAM++ on the cells: Chattopadhay et al. (2018), equations 10 and 19, for Y = exp(S) without that factor.
+
+    ``alpha = g^2 / (2 g^2 + (sum_ab A_ab) g^3)`` and zero where ``g`` is.
+
+    Args:
+        a: activation.
+        g: gradient.
+        defects: of B1 (alpha stays g^2), B2 (g^3 inside the sum), B3 (an absolute constant in the denominator).
+        added: that constant.
+    """
+    inner = (
+        (a * g**3).sum(over_space(a), keepdim=True) if "B2" in defects else a.sum(over_space(a), keepdim=True) * g**3
+    )
+    below = 2 * g**2 + inner + (added if "B3" in defects else 0.0)
+    alpha = g**2 if "B1" in defects else torch.where(g == 0, torch.zeros_like(g), g**2 / below)
+    return weighted((alpha * g.relu()).sum(over_space(g)), a)
 
 
-def _plus_plus_undivided(evidence: Evidence) -> Tensor:
-    """B1: the division is made on a copy, so that alpha stays g^2."""
-    a, g = evidence.cells
-    return _weighted(g**2 * g.relu(), a).relu()
+def _torchcam_plus_plus(evidence: Evidence, defects: Defects) -> Tensor:
+    return plus_plus(*evidence.cells, defects, 1e-8).relu()
 
 
-def _plus_plus_inside(evidence: Evidence) -> Tensor:
-    """B2: g^3 stands inside the sum over places."""
-    a, g = evidence.cells
-    below = 2 * g**2 + (a * g**3).sum(over_space(a), keepdim=True)
-    below = torch.where(below == 0, torch.ones_like(below), below) + 1e-7
-    return _times_exp(evidence, _weighted(g**2 / below * g.relu(), a).relu())
+def _monai_plus_plus(evidence: Evidence, defects: Defects) -> Tensor:
+    values = plus_plus(*evidence.cells, defects, 1e-7).relu()
+    return values * spread(evidence.score.exp(), values)
 
 
-def _times_exp(evidence: Evidence, values: Tensor) -> Tensor:
-    return values * evidence.score.exp().view(-1, *(1,) * (values.ndim - 1))
+def _gradcam_plus_plus(evidence: Evidence, defects: Defects) -> Tensor:
+    return plus_plus(*evidence.cells, defects, 1e-6)
 
 
-def _plus_plus_floored(evidence: Evidence) -> Tensor:
-    """B3: an absolute 1e-6 is added to the denominator."""
-    a, g = evidence.cells
-    return _weighted(plus_plus_alpha(a, g, 1e-6) * g.relu(), a)
+def grad_cam(a: Tensor, g: Tensor) -> Tensor:
+    """Selvaraju et al. (2017) on the cells."""
+    return weighted(g.mean(over_space(g)), a).relu()
 
 
-def _grad_cam(a: Tensor, g: Tensor) -> Tensor:
-    return (g.mean(over_space(g), keepdim=True) * a).sum(1, keepdim=True).relu()
-
-
-def _grad_cam_of_all(evidence: Evidence) -> Tensor:
+def _batch(evidence: Evidence, defects: Defects) -> Tensor:
     """B4: each item is explained for the sum of the scores of all items' labels."""
-    labels, count = evidence.prepared.labels, len(evidence.x)
-    a = evidence.cells[0]
-    return _grad_cam(a, torch.stack([evidence.cells_for((label,) * count)[1] for label in labels]).sum(0))
+    labels, (a, g) = evidence.prepared.labels, evidence.cells
+    if "B4" in defects:
+        g = torch.stack([evidence.cells_for((label,) * len(a))[1] for label in labels]).sum(0)
+    return grad_cam(a, g)
 
 
-def _noisy_gradients(evidence: Evidence) -> Tensor:
-    return torch.stack([evidence.gradient(evidence.x + noise) for noise in evidence.noise])
+def _root_mean_square(evidence: Evidence, defects: Defects) -> Tensor:
+    """B7: the root of the sum of squares is divided by n, and so falls as more samples are drawn."""
+    squares = torch.stack([evidence.gradient(evidence.x + noise).square() for noise in evidence.noise])
+    return squares.sum(0).sqrt() / len(squares) if "B7" in defects else squares.mean(0).sqrt()
 
 
-def _head_on_cells(evidence: Evidence) -> Tensor:
-    """The fully connected layer's weights of each item's label on the layer's cells."""
-    head = evidence.net.get_submodule(evidence.prepared.subject.head)
-    weight = head.get_parameter("weight")[list(evidence.prepared.labels)].detach()
-    a = evidence.cells[0]
-    return (weight.view(*weight.shape, *(1,) * (a.ndim - 2)) * a).sum(1, keepdim=True)
+def _vanilla(evidence: Evidence, defects: Defects) -> Tensor:
+    """B8: the gradient is added to that of the call before."""
+    return evidence.gradient() * (2 if "B8" in defects else 1)
 
 
-def _head_with_bias(evidence: Evidence) -> Tensor:
-    """C1: the bias is added at every cell."""
-    head = evidence.net.get_submodule(evidence.prepared.subject.head)
-    cells = _head_on_cells(evidence)
-    bias = head.get_parameter("bias")[list(evidence.prepared.labels)].detach()
-    return cells + bias.view(-1, *(1,) * (cells.ndim - 1))
+def _pooled_head(evidence: Evidence, defects: Defects) -> Tensor:
+    """Zhou et al. (2016): the class's weights on the cells. C1: and the bias at every cell."""
+    head, labels = evidence.net.get_submodule(evidence.prepared.subject.head), list(evidence.prepared.labels)
+    cells = weighted(head.get_parameter("weight")[labels].detach(), evidence.cells[0])
+    return cells + spread(head.get_parameter("bias")[labels].detach(), cells) if "C1" in defects else cells
 
 
 class _Guided(torch.autograd.Function):
@@ -117,60 +118,66 @@ class _Guided(torch.autograd.Function):
         return g * (x > 0) * (g > 0)
 
 
-def _guided_functional(evidence: Evidence) -> Tensor:
-    """The network ``functional-2d`` written out, each ReLU by the rule."""
+def _functional(evidence: Evidence, defects: Defects) -> Tensor:
+    """The network ``functional-2d`` written out. B16: a ReLU that is no module keeps its plain gradient."""
     net, x = evidence.net, evidence.x.clone().requires_grad_()
+    relu = functional.relu if "B16" in defects else _Guided.apply
     a = x
     for name in ("conv1", "conv2"):
         layer = net.get_submodule(name)
-        a = _Guided.apply(functional.conv2d(a, layer.weight, layer.bias, stride=2, padding=1))
-    head = net.get_submodule("head")
-    output = a.flatten(2).mean(2) @ head.weight.T + head.bias
+        a = relu(functional.conv2d(a, layer.weight, layer.bias, stride=2, padding=1))
+    output = net.get_submodule("head")(a.flatten(2).mean(2))
     total = output[torch.arange(len(x)), list(evidence.prepared.labels)].sum()
     return torch.autograd.grad(total, x)[0]
 
 
-def _trapezoid(steps: int) -> Formula:
-    """B19: weights 1/n with halves at both ends sum to (n - 1) / n."""
-
-    def formula(evidence: Evidence) -> Tensor:
-        ends = torch.linspace(0, 1, steps, dtype=torch.float64)
-        weights = torch.full((steps,), 1 / steps, dtype=torch.float64)
-        weights[0] = weights[-1] = 0.5 / steps
-        terms = [w * evidence.gradient(a * evidence.x) for a, w in zip(ends, weights, strict=True)]
-        return evidence.x * torch.stack(terms).sum(0)
-
-    return formula
+TRAPEZOID_STEPS = 10
 
 
-def _zoomed(evidence: Evidence) -> Tensor:
-    """B24: cubic splines through the corners, then the range."""
+def _trapezoid(evidence: Evidence, defects: Defects) -> Tensor:
+    """Integrated gradients by trapezoids. B19: weights of 1/n, halved at both ends, sum to (n - 1) / n."""
+    n = TRAPEZOID_STEPS
+    weights = torch.full((n,), 1 / n if "B19" in defects else 1 / (n - 1), dtype=torch.float64)
+    weights[0] /= 2
+    weights[-1] /= 2
+    places = torch.linspace(0, 1, n, dtype=torch.float64)
+    return evidence.x * sum(w * evidence.gradient(a * evidence.x) for a, w in zip(places, weights, strict=True))
+
+
+def _zoom(evidence: Evidence, defects: Defects) -> Tensor:
+    """Grad-CAM brought to 0..1 and enlarged. B24: by cubic splines through the corners, which overshoot."""
+    cells, shape = ranged(grad_cam(*evidence.cells), evidence), evidence.x.shape[2:]
+    if "B24" not in defects:
+        return ranged(functional.interpolate(cells, shape, mode="trilinear"), evidence)
     from scipy.ndimage import zoom
 
-    low = ranged(_grad_cam(*evidence.cells), evidence).numpy()
-    shape = evidence.x.shape[2:]
-    high = [zoom(item[0], [n / m for n, m in zip(shape, item.shape[1:], strict=True)]) for item in low]
-    return ranged(torch.stack([torch.from_numpy(h) for h in high])[:, None].clamp_min(0), evidence)
+    large = [zoom(item[0], [n / m for n, m in zip(shape, item.shape[1:], strict=True)]) for item in cells.numpy()]
+    return ranged(torch.stack([torch.from_numpy(values) for values in large])[:, None].clamp_min(0), evidence)
 
 
-TRAPEZOID_STEPS = 10
-FORMULAS: dict[str, Pair] = {
-    "torchcam Grad-CAM++": Pair(("B1", "B2"), _plus_plus_undivided, lambda e: _plus_plus(e).relu()),
-    "monai Grad-CAM++": Pair(("B2",), _plus_plus_inside, lambda e: _times_exp(e, _plus_plus(e).relu())),
-    "grad-cam Grad-CAM++": Pair(("B3",), _plus_plus_floored, _plus_plus),
-    "monai batch": Pair(("B4",), _grad_cam_of_all, lambda e: _grad_cam(*e.cells)),
-    "monai SmoothGrad": Pair(
-        ("B7",),
-        lambda e: _noisy_gradients(e).square().sum(0).sqrt() / len(e.noise),
-        lambda e: _noisy_gradients(e).square().mean(0).sqrt(),
-    ),
-    "monai VanillaGrad": Pair(("B8",), lambda e: 2 * e.gradient(), lambda e: e.gradient()),
-    "captum functional": Pair(("B16",), lambda e: e.gradient(), _guided_functional),
-    "captum trapezoid": Pair(
-        ("B19",),
-        _trapezoid(TRAPEZOID_STEPS),
-        lambda e: _trapezoid(TRAPEZOID_STEPS)(e) * TRAPEZOID_STEPS / (TRAPEZOID_STEPS - 1),
-    ),
-    "grad-cam zoom": Pair(("B24",), _zoomed, lambda e: ranged(enlarged(_grad_cam(*e.cells), e), e)),
-    "monai CAM": Pair(("C1",), _head_with_bias, _head_on_cells),
+def first_component(x: Tensor, defects: Defects) -> Tensor:
+    """Centered cells on their first right singular vector. B12: with whatever sign the decomposition returns."""
+    rows = x.flatten(2).transpose(1, 2)
+    centered = rows - rows.mean(1, keepdim=True)
+    projected = []
+    for item, raw in zip(centered.numpy(), rows, strict=True):
+        values = torch.from_numpy(item @ np.linalg.svd(item, full_matrices=False)[2][0])
+        agrees = float((values * raw.clamp_min(0).sum(1)).sum()) >= 0  # with what is active, in sum
+        projected.append(values if agrees or "B12" in defects else -values)
+    return torch.stack(projected).view(len(x), 1, *x.shape[2:])
+
+
+FORMULAS: dict[str, Formula] = {
+    "torchcam Grad-CAM++": Formula(frozenset({"B1", "B2"}), _torchcam_plus_plus),
+    "monai Grad-CAM++": Formula(frozenset({"B2", "B3"}), _monai_plus_plus),
+    "grad-cam Grad-CAM++": Formula(frozenset({"B3"}), _gradcam_plus_plus),
+    "monai batch": Formula(frozenset({"B4"}), _batch),
+    "monai SmoothGrad": Formula(frozenset({"B7"}), _root_mean_square),
+    "monai VanillaGrad": Formula(frozenset({"B8"}), _vanilla),
+    "monai CAM": Formula(frozenset({"C1"}), _pooled_head),
+    "captum functional": Formula(frozenset({"B16"}), _functional),
+    "captum trapezoid": Formula(frozenset({"B19"}), _trapezoid),
+    "grad-cam zoom": Formula(frozenset({"B24"}), _zoom),
+    "grad-cam EigenCAM": Formula(frozenset({"B12"}), lambda e, d: first_component(e.cells[0], d)),
+    "grad-cam EigenGradCAM": Formula(frozenset({"B12"}), lambda e, d: first_component(e.cells[0] * e.cells[1], d)),
 }

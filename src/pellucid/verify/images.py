@@ -4,9 +4,9 @@ from functools import cache
 from itertools import islice
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from pellucid.core.space import blur, resize
 from pellucid.demo.cases import packaged
 
 # image of the demo, and where it is cut: (first, last) share of each axis
@@ -35,9 +35,7 @@ def picture(name: str, shape: tuple[int, ...]) -> Tensor:
     whole = _packaged()[case]
     parts = [slice(round(a * n), round(b * n)) for (a, b), n in zip(cut, whole.shape[1:], strict=True)]
     part = whole[(slice(None), *parts)][None]
-    # a reduced image without blurring first would alias
-    smooth = blur(part, [max(n / m - 1, 0) / 2 for n, m in zip(part.shape[2:], shape, strict=True)])
-    small = resize(smooth, shape)
+    small = F.interpolate(part, shape, mode="area")  # the mean over each new voxel: nothing aliases
     return (small - small.mean()) / small.std()
 
 

@@ -33,6 +33,7 @@ def explained(method: Explainer, prepared: Prepared) -> Explained:
     def watch(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
         seen.append(args[0].detach().clone())
 
+    model.layers(inputs)  # traced now, or the trace would be seen
     probe = Probe(model, inputs, prepared.target, method.needs(model, inputs), prepared.scene)
     handle = model.module.register_forward_pre_hook(watch)
     try:

@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from pellucid.core.errors import UnknownName
 from pellucid.verify.apart import Answer, Job, ask
 from pellucid.verify.bridges import BRIDGES, deviation
+from pellucid.verify.channels import CHANNEL_FORMULAS
 from pellucid.verify.evidence import Evidence
 from pellucid.verify.formulas import FORMULAS
 from pellucid.verify.ours import Explained, explained
-from pellucid.verify.plan import PEERS, PLAN, TOLERANCES, Comparison
+from pellucid.verify.plan import OF_THE_RANGE, PEERS, PLACES, PLAN, SIDE_BY_SIDE, TOLERANCES, Comparison
 from pellucid.verify.subjects import Prepared, Subject, prepare
 from pellucid.verify.verdict import Row, Verdict, Verification
 from pellucid.workbench.registry import explainers, make_explainer
@@ -115,24 +115,25 @@ def _with_layer(method: str, subject: Subject) -> str:
 
 
 def _job(number: int, comparison: Comparison, prepared: Prepared, ours: Explained) -> Job:
-    options = dict(comparison.options)
-    if not comparison.noise:
-        return Job(number, comparison.peer, comparison.call, prepared, options)
-    return Job(
-        number,
-        comparison.peer,
-        comparison.call,
-        prepared,
-        options | {"draws": len(ours.noise)},
-        _laid_out(comparison.noise, ours.noise, prepared.x),
-    )
+    c, options, noise = comparison, dict(comparison.options), None
+    if c.noise == PLACES:
+        options["shares"] = _places(ours.noise, prepared.x)
+    elif c.noise:
+        options["draws"], noise = len(ours.noise), _laid_out(c.noise, ours.noise, prepared.x)
+    return Job(number, c.peer, c.call, prepared, options, noise)
+
+
+def _places(noise: Tensor, x: Tensor) -> list[float]:
+    """Where on the path from zero to the image the network was asked; the reference itself is none of them."""
+    found = 1 + (noise * x).flatten(1).sum(1) / (x * x).sum()
+    return [float(a) for a in found if a > 0]
 
 
 def _laid_out(layout: str, noise: Tensor, x: Tensor) -> Tensor:
     """The draws "draw batch channel *space" as a peer asks for them, one entry a call."""
-    if layout == "all at once":  # the draws of one item side by side
+    if layout == SIDE_BY_SIDE:  # all in one call, those of one item together
         return noise.transpose(0, 1).flatten(0, 1)[None]
-    if layout == "in units of the range":  # and one without noise at the end
+    if layout == OF_THE_RANGE:
         spread = x.amax(tuple(range(1, x.ndim)), keepdim=True) - x.amin(tuple(range(1, x.ndim)), keepdim=True)
         return noise / spread
     return noise
@@ -170,10 +171,15 @@ def _compared(row: Row, pairing: Pairing, theirs: Tensor) -> Row:
         return replace(row, verdict=Verdict.EQUAL, deviation=gap)
     if not pairing.comparison.formula:
         return replace(row, verdict=Verdict.DIFFERS, deviation=gap)
-    pair = FORMULAS[pairing.comparison.formula]
-    with torch.enable_grad():
-        as_it_is = deviation(pair.as_it_is(evidence).detach(), theirs)
-        mended = deviation(ours, bridge.theirs(pair.mended(evidence).detach(), evidence))
+    formula = (FORMULAS | CHANNEL_FORMULAS)[pairing.comparison.formula]
+    as_it_is = deviation(formula.values(evidence, formula.defects), theirs)
+    right = bridge.theirs(formula.values(evidence, frozenset()), evidence)
+    mended = deviation(ours, right)
+    defects = [
+        defect
+        for defect in sorted(formula.defects)
+        if deviation(bridge.theirs(formula.values(evidence, frozenset({defect})), evidence), right) > row.tolerance
+    ]
     holds = as_it_is <= row.tolerance and mended <= row.tolerance
     verdict = Verdict.EXPLAINED if holds else Verdict.DIFFERS
-    return replace(row, verdict=verdict, deviation=gap, defects=pair.defects, as_it_is=as_it_is, mended=mended)
+    return replace(row, verdict=verdict, deviation=gap, defects=tuple(defects), as_it_is=as_it_is, mended=mended)

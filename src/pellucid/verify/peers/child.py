@@ -24,6 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+# torchvision has no build beside a CPU torch, and does not import for want of its operators, of which no peer uses one
+_ABSENT = "torchvision._meta_registrations"
 PEERS = {
     "captum": "with_captum",
     "torchcam": "with_torchcam",
@@ -89,7 +91,13 @@ def _perform(folder: Path, request: dict[str, Any], job: dict[str, Any], nets: d
     x = _tensors(folder, entry["input"])["x"]
     call = _beside(PEERS[job["peer"]]).CALLS[job["call"]]
     with _fed(_tensors(folder, job["noise"]).get("noise")):
-        found = call(copy.deepcopy(nets[job["subject"]]), x, entry["labels"], job["layer"], job["options"])
+        found = call(
+            copy.deepcopy(nets[job["subject"]]),
+            x,
+            entry["labels"],
+            job["layer"],
+            job["options"] | {"head": entry["head"]},
+        )
     np.savez(folder / f"{job['id']}.npz", **{name: np.asarray(value) for name, value in found.items()})
 
 
@@ -108,6 +116,7 @@ def main() -> None:
     """Do every job of the request; one that fails is told, and the next is done."""
     path = Path(sys.argv[1])
     request = json.loads(path.read_text(encoding="utf-8"))
+    sys.modules.setdefault(_ABSENT, ModuleType(_ABSENT))
     nets: dict[str, nn.Module] = {}
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -75,6 +76,21 @@ def tunnel(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: Giv
     return {"map": found.detach()}
 
 
+def gradient_shap(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: Given) -> Found:
+    """Expected gradients from zero, without noise, at the places of the path that ours has drawn."""
+    from captum.attr import GradientShap
+
+    shares, original = np.tile(given["shares"], len(x)), np.random.uniform
+    np.random.uniform = lambda *_positional, **_named: shares
+    try:
+        found = GradientShap(net).attribute(
+            x, torch.zeros_like(x[:1]), n_samples=len(given["shares"]), stdevs=0.0, target=labels
+        )
+    finally:
+        np.random.uniform = original
+    return {"map": found.detach()}
+
+
 CALLS: dict[str, Callable[..., Found]] = {
     "Saliency": _gradient("Saliency"),
     "InputXGradient": _gradient("InputXGradient"),
@@ -86,4 +102,5 @@ CALLS: dict[str, Callable[..., Found]] = {
     "GuidedGradCam": guided_grad_cam,
     "Occlusion": occlusion,
     "NoiseTunnel": tunnel,
+    "GradientShap": gradient_shap,
 }

@@ -1,7 +1,5 @@
 """Maps as pytorch-grad-cam makes them: its product under ``map``, before ReLU and scaling under ``cells``."""
 
-import sys
-import types
 from collections.abc import Callable
 from typing import Any
 
@@ -12,15 +10,6 @@ Given = dict[str, Any]
 Found = dict[str, Any]
 
 
-def _package() -> Any:
-    """The peer; torchvision has no build beside a CPU torch, and of what it lacks grad-cam needs nothing."""
-    missing = "torchvision._meta_registrations"
-    sys.modules.setdefault(missing, types.ModuleType(missing))
-    import pytorch_grad_cam
-
-    return pytorch_grad_cam
-
-
 def _target(label: int) -> Callable[[Tensor], Tensor]:
     return lambda output: output[label]
 
@@ -29,7 +18,9 @@ def _cam(name: str) -> Callable[..., Found]:
     """One of the peer's classes."""
 
     def call(net: nn.Module, x: Tensor, labels: list[int], layer: str, given: Given) -> Found:
-        made = getattr(_package(), name)(net, [net.get_submodule(layer)])
+        import pytorch_grad_cam
+
+        made = getattr(pytorch_grad_cam, name)(net, [net.get_submodule(layer)])
         made.batch_size = given.get("batch_size", 16)
         cells, original = [], made.get_cam_image
 
@@ -47,7 +38,6 @@ def _cam(name: str) -> Callable[..., Found]:
 
 def guided(net: nn.Module, x: Tensor, labels: list[int], _layer: str, _given: Given) -> Found:
     """Guided backpropagation of one item; the peer returns channels last."""
-    _package()
     from pytorch_grad_cam.guided_backprop import GuidedBackpropReLUModel
 
     found = GuidedBackpropReLUModel(net, device="cpu")(x.clone(), labels[0])

@@ -16,8 +16,8 @@ def _cam(name: str) -> Callable[..., Found]:
     def call(net: nn.Module, x: Tensor, labels: list[int], layer: str, given: Given) -> Found:
         from monai import visualize
 
-        options = {"fc_layers": given["fc_layer"]} if "fc_layer" in given else {}
-        chosen: Any = labels if "fc_layer" in given else torch.tensor(labels) if len(labels) > 1 else labels[0]
+        options = {"fc_layers": given["head"]} if name == "CAM" else {}
+        chosen: Any = labels if name == "CAM" else torch.tensor(labels) if len(labels) > 1 else labels[0]
         made = getattr(visualize, name)(net, layer, **options)
         return {"map": made.compute_map(x.clone().requires_grad_(), class_idx=chosen).detach()}
 

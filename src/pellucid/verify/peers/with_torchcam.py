@@ -15,7 +15,7 @@ def _cam(name: str) -> Callable[..., Found]:
     def call(net: nn.Module, x: Tensor, labels: list[int], layer: str, given: Given) -> Found:
         from torchcam import methods
 
-        options = {key: given[key] for key in ("fc_layer", "batch_size") if key in given}
+        options = {"fc_layer": given["head"]} if name == "CAM" else {}
         with getattr(methods, name)(net, layer, input_shape=tuple(x.shape[1:]), **options) as extractor:
             return {"map": extractor(labels, net(x), normalized=False)[0].detach()[:, None]}
 
