@@ -1,7 +1,7 @@
 """Methods that read the gradient of the target with respect to the input."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pellucid.core.card import Ask, Card, Family
 from pellucid.core.explainer import Explainer
@@ -17,7 +17,8 @@ class Saliency(Explainer):
     gradient zero where the score saturates, and neighboring voxels differ like noise.
 
     Returns:
-        Attribution of magnitudes, never negative, in score per network unit.
+        Attribution of magnitudes, never negative, in score per network unit. With ``signed``: the gradient itself,
+        summed over channels where it is drawn.
 
     Source:
         simonyan2014deep.
@@ -31,6 +32,8 @@ class Saliency(Explainer):
         >>> method(Probe(model, x, ClassScore(1), method.needs(model, {"image": x}))).maps["image"].shape
         torch.Size([1, 1, 4, 4])
     """
+
+    signed: Annotated[bool, "keep the sign: whether the score rises or falls as the voxel gets brighter"] = False
 
     card: ClassVar[Card] = Card(
         family=Family.GRADIENT,
@@ -47,10 +50,10 @@ class Saliency(Explainer):
         """See ``Explainer``."""
         gradient = probe.input_gradient
         return Attribution(
-            maps={name: g.abs() for name, g in gradient.items()},
+            maps={name: g.clone() if self.signed else g.abs() for name, g in gradient.items()},
             unit=f"{probe.target.unit} per network unit",
-            signed=False,
-            collapse="max",
+            signed=self.signed,
+            collapse="sum" if self.signed else "max",
             cell=(1.0,) * probe.grid.rank,
         )
 
