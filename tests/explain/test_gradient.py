@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from pellucid.core.errors import BadOption
 from pellucid.core.model import OutputSpec
 from pellucid.core.probe import Probe
 from pellucid.core.target import ClassScore, RegionScore
@@ -79,6 +80,30 @@ def test_input_x_gradient_sums_to_the_score_without_bias(rank, nets, model_of, e
     x = nets.noise(3, 2, *(6,) * rank)
     answer = explained(InputXGradient(), model_of(net, rank), x)
     assert torch.allclose(answer.maps["image"].flatten(1).sum(1), net(x)[:, 1], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("rank", RANKS)
+@pytest.mark.parametrize("kind", ["classification", "two-images", "image-and-vector"])
+def test_saliency_may_keep_the_sign(kind, rank, subject, explained, reference):
+    s = subject(kind, rank)
+    answer = explained(Saliency("kept"), s.model, s.inputs, s.target, s.scene)
+    assert answer.signed
+    for name in s.inputs:
+        slow = reference("saliency").slopes(s.score, s.item(1), name)
+        assert close(answer.maps[name][1:], slow, 1e-6)
+        assert close(answer.collapsed(name)[1:], slow.sum(1), 1e-6)
+
+
+def test_a_kept_sign_is_a_copy_of_the_shared_gradient(subject):
+    s, method = subject("classification", 2), Saliency("kept")
+    probe = Probe(s.model, s.inputs, s.target, method.needs(s.model, s.inputs))
+    method(probe).maps["image"].zero_()
+    assert bool(probe.input_gradient["image"].any())
+
+
+def test_another_sign_is_refused():
+    with pytest.raises(BadOption, match="expected sign dropped or kept, got 'both'"):
+        Saliency("both")
 
 
 def test_input_x_gradient_is_zero_where_the_image_is_zero(subject, explained):

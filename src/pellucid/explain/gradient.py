@@ -1,9 +1,10 @@
 """Methods that read the gradient of the target with respect to the input."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pellucid.core.card import Ask, Card, Family
+from pellucid.core.errors import BadOption
 from pellucid.core.explainer import Explainer
 from pellucid.core.explanation import Attribution
 from pellucid.core.probe import Probe
@@ -17,8 +18,11 @@ class Saliency(Explainer):
     gradient zero where the score saturates, and neighboring voxels differ like noise.
 
     Returns:
-        Attribution of magnitudes, never negative, in score per network unit. With ``signed``: the gradient itself,
-        summed over channels where it is drawn.
+        Attribution of magnitudes, never negative, in score per network unit. With ``sign="kept"``: the gradient itself,
+        whose channels are summed where it is drawn.
+
+    Raises:
+        BadOption: another sign.
 
     Source:
         simonyan2014deep.
@@ -33,7 +37,9 @@ class Saliency(Explainer):
         torch.Size([1, 1, 4, 4])
     """
 
-    signed: Annotated[bool, "keep the sign: whether the score rises or falls as the voxel gets brighter"] = False
+    sign: Annotated[
+        Literal["dropped", "kept"], "of the gradient; kept: whether the score rises or falls as the voxel gets brighter"
+    ] = "dropped"
 
     card: ClassVar[Card] = Card(
         family=Family.GRADIENT,
@@ -46,14 +52,18 @@ class Saliency(Explainer):
         signed=False,
     )
 
+    def __post_init__(self) -> None:
+        if self.sign not in ("dropped", "kept"):
+            raise BadOption(f"expected sign dropped or kept, got {self.sign!r}", "choose one of these")
+
     def __call__(self, probe: Probe) -> Attribution:
         """See ``Explainer``."""
-        gradient = probe.input_gradient
+        signed = self.sign == "kept"
         return Attribution(
-            maps={name: g.clone() if self.signed else g.abs() for name, g in gradient.items()},
+            maps={name: g.clone() if signed else g.abs() for name, g in probe.input_gradient.items()},
             unit=f"{probe.target.unit} per network unit",
-            signed=self.signed,
-            collapse="sum" if self.signed else "max",
+            signed=signed,
+            collapse="sum" if signed else "max",
             cell=(1.0,) * probe.grid.rank,
         )
 
