@@ -1,16 +1,18 @@
 """A classifier and a segmenter that look for bright voxels, and cases to show them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from pellucid.core.case import Case, Region
-from pellucid.core.grid import Grid
+from pellucid.core.explanation import Attribution, Explanation, Prediction, Provenance, Reference
+from pellucid.core.grid import Calibration, Grid, as_affine
 from pellucid.core.image import Image, Modality
 from pellucid.core.model import Identity, Model, OutputSpec
-from pellucid.core.prepare import InputSpec
+from pellucid.core.prepare import InputSpec, Prepared
 
 
 class Bright(nn.Module):
@@ -57,5 +59,46 @@ def make_case() -> Callable[..., Case]:
         grid = Grid.regular(shape, (0.5,) * len(shape))
         image = Image(data, grid, modality)
         return Case("case-7", {name: image}, {"lesion": Region(lesion, grid)}, notes=("PLANTED square",))
+
+    return make
+
+
+def _explained(values: object, grid: Grid | None = None, **parts: object) -> Explanation:
+    """A map whose every value is known, on the image's own grid."""
+    data = torch.as_tensor(np.asarray(values, np.float32))
+    grid = grid or Grid.regular(tuple(data.shape))
+    stated = {"case": "case-1", "input_digest": "a" * 64, "model": "toy 1", "model_digest": "b" * 64, "card_digest": "",
+              "target": "lesion", "method": "GradCAM", "settings": {}, "layer": None, "infill": None, "seed": 0,
+              "precision": "float32", "device": "cpu", "shared": (1, 1), "own": (0, 0), "ms": 1.0,
+              "versions": {"pellucid": "0"}, "created": "2026-01-01T00:00:00", "applicability": "applies"}  # fmt: skip
+    made = Provenance(**(stated | {k: parts.pop(k) for k in list(parts) if k in stated}))
+    image = Image(torch.arange(data.numel()).reshape(1, *data.shape).float(), grid, Modality.CT)
+    cell = parts.pop("cell", (1.0,) * data.ndim)
+    unit, signed = str(parts.pop("unit", "logit")), bool(parts.pop("signed", True))
+    null, score = parts.pop("null", None), float(parts.pop("score", 2.0))
+    answer = Attribution({"image": data[None, None]}, unit, signed, cell=cell)
+    prediction = Prediction(made.target, score, "logit", 0.9, 0.5, made.target, {made.target: 0.9})
+    known = None if null is None else Reference(4.0, float(null), 0.05, 100, 100, "formula-made normals")
+    prepared = parts.pop("prepared", None) or Prepared(image.data, grid, grid, (0.0,), (1.0,))
+    return Explanation(answer, made, prediction, image, prepared, known)
+
+
+@pytest.fixture(scope="session")
+def explained() -> Callable[..., Explanation]:
+    """Explanations made by formula; ``cell`` in voxels, ``null`` and ``score`` in logits (operating point 0.5)."""
+    return _explained
+
+
+@pytest.fixture(scope="session")
+def oblique() -> Callable[..., Grid]:
+    """Patient grids of anisotropic voxels, turned about head-feet; axes grow toward ``codes``."""
+
+    def make(shape: Sequence[int], spacing: Sequence[float], codes: str = "LPH", degrees: float = 0.0) -> Grid:
+        a = np.deg2rad(degrees)
+        matrix = np.eye(4)
+        matrix[:2, :2] = [[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]]
+        matrix[:3, :3] = matrix[:3, :3] @ np.diag(spacing)
+        matrix[:3, 3] = (-40.0, 25.0, 300.0)
+        return Grid(tuple(shape), as_affine(matrix), Calibration.PATIENT).reoriented(codes)
 
     return make

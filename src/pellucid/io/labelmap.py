@@ -125,10 +125,11 @@ def parse_atlas(text: str) -> LabelMap:
     Raises:
         PellucidError: of the label map or its names.
     """
-    first, colon, second = text.rpartition(":")
-    # a path may hold a colon of its own
-    if colon and not Path(text).exists() and (Path(second).is_file() or Path(first).exists()):
-        return read_labelmap(Path(first), Path(second))
+    parts = text.split(":")
+    for count in range(len(parts), 0, -1):  # a path may hold colons of its own: the longest that is there
+        first, second = ":".join(parts[:count]), ":".join(parts[count:])
+        if Path(first).exists():
+            return read_labelmap(Path(first), Path(second) if second else None)
     return read_labelmap(Path(text))
 
 

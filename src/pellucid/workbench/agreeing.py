@@ -82,7 +82,7 @@ def agreements(explanations: Sequence[Explanation], names: Sequence[str]) -> tup
 
 def common_blocks(shape: Sequence[int], cells: Sequence[Sequence[float]]) -> tuple[int, ...]:
     """How many blocks along each axis: of the coarsest cell, and few enough to rank."""
-    edges = [max(1.0, *(cell[axis] for cell in cells if cell)) for axis in range(len(shape))]
+    edges = [max([1.0, *(cell[axis] for cell in cells if cell)]) for axis in range(len(shape))]
     counts = [max(1, round(n / e)) for n, e in zip(shape, edges, strict=True)]
     shrink = min(1.0, (_MOST_BLOCKS / prod(counts)) ** (1 / len(counts)))
     return tuple(max(1, int(c * shrink)) for c in counts)
