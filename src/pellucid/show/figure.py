@@ -200,12 +200,12 @@ def draw_rows(
     drawn = []
     for one, name, stage in zip(sketches, names, stages, strict=True):
         under = scenery
-        if one.explanation.image is not first.explanation.image:  # of another examination
+        if one.explanation.provenance.input_digest != first.explanation.provenance.input_digest:
             at = tuple(i + s for i, s in zip(scenery.at, scenery.start, strict=True))
             image, prepared = one.explanation.image, first.explanation.prepared
             under = make_scenery(image, prepared, one.grid, framing, at, across)
             rows.append(tuple(under.tile(p, bare=True) for p in under.panes))
-            titles = [f"Image, {names[0]}", f"Image, {name}"]
+            titles = [f"Image, {names[0]}", *titles[1:], f"Image, {name}"]
         drawn.append(_row(one, under, stage))
     return _sheet(head, [*titles, *names], [*rows, *drawn], (*foot, *_notes(scenery)), across).draw()
 
