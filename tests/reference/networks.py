@@ -143,7 +143,8 @@ def seeded(build, seed=0):
             if isinstance(m, nn.modules.batchnorm._BatchNorm):
                 m.running_mean.normal_(0, 0.2)
                 m.running_var.uniform_(0.5, 1.5)
-                nn.init.normal_(m.bias, 0, 0.2)
+                if m.affine:
+                    nn.init.normal_(m.bias, 0, 0.2)
     for p in net.parameters():
         p.requires_grad_(True)
     return net
