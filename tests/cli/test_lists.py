@@ -25,7 +25,7 @@ def test_every_card_is_listed(pellucid: Command, command: str, registry: Callabl
     assert all(name[:8] in table.out for name in registry())
 
 
-@pytest.mark.parametrize("command", ["demo", "explain", "evaluate", "methods", "metrics", "models", "audit"])
+@pytest.mark.parametrize("command", ["demo", "explain", "evaluate", "methods", "metrics", "models", "audit", "verify"])
 def test_help_says_what_a_command_does(pellucid: Command, command: str) -> None:
     done = pellucid(command, "--help")
     assert done.code == 0

@@ -11,7 +11,7 @@ from pellucid.cli import face
 from pellucid.core.atomic import write_text
 from pellucid.core.errors import BadOption
 from pellucid.verify.apart import peers_python
-from pellucid.verify.running import chosen, steps
+from pellucid.verify.running import chosen
 from pellucid.verify.running import verify as compare
 from pellucid.verify.verdict import Verdict, Verification
 
@@ -51,7 +51,7 @@ def verify(
         folder = face.out_folder(out) if out is not None else None
         plan = chosen(tuple(method or ()), tuple(peer or ()))
         with face.progress(as_json) as bar:
-            task = bar.add_task("verify", total=steps(plan))
+            task = bar.add_task("verify", total=plan.steps)
             done = compare(plan, python, lambda what, count: bar.update(task, description=what, advance=count))
         if folder is not None:
             write_text(folder / "verify.json", face.json_text(done.plain(require_all)))

@@ -4,8 +4,8 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,55 +87,47 @@ def ask(
     answers: dict[int, Answer] = {}
     versions: dict[str, dict[str, str]] = {}
     sides = {"peers beside pellucid": Path(sys.executable), "peers apart": python}
-    workers = []
-    for name, interpreter in sides.items():
-        here = [j for j in jobs if (j.peer in APART) == (name == "peers apart")]
-        if not here:
-            continue
-        if interpreter is None:
-            answers |= {j.number: Answer({}, f"no environment for {j.peer}: make .venv-peers/.installed") for j in here}
-            continue
-        room = folder / name.replace(" ", "-")
-        room.mkdir()
-        worker = threading.Thread(target=_converse, args=(here, room, interpreter, done, answers, versions, name))
-        worker.start()
-        workers.append(worker)
-    for worker in workers:
-        worker.join()
+    with ThreadPoolExecutor(len(sides)) as pool:
+        talks = []
+        for name, interpreter in sides.items():
+            here = [j for j in jobs if (j.peer in APART) == (name == "peers apart")]
+            if here and interpreter is None:
+                reason = "no environment of its own: make .venv-peers/.installed, or name one with --peers-python"
+                answers |= {j.number: Answer({}, reason) for j in here}
+            elif here:
+                room = folder / name.replace(" ", "-")
+                room.mkdir()
+                talks.append((name, pool.submit(_converse, here, room, interpreter, done)))
+        for name, talk in talks:
+            found, told = talk.result()
+            answers |= found
+            versions[name] = told
     return answers, versions
 
 
 def _converse(
-    jobs: Sequence[Job],
-    folder: Path,
-    python: Path,
-    done: Callable[[Job], None],
-    answers: dict[int, Answer],
-    versions: dict[str, dict[str, str]],
-    name: str,
-) -> None:
+    jobs: Sequence[Job], folder: Path, python: Path, done: Callable[[Job], None]
+) -> tuple[dict[int, Answer], dict[str, str]]:
     """Write the request, start the process and read its answers; what it did not get to is told so."""
     request = write_text(folder / "request.json", json.dumps(_request(jobs, folder)))
-    by_number = {j.number: j for j in jobs}
-    ended = "it could not be started"
+    by_number, answers, versions = {j.number: j for j in jobs}, dict[int, Answer](), dict[str, str]()
+    command = [str(python), "-P", str(_CHILD), str(request)]
+    errors = folder / "errors.txt"
     try:
-        with (folder / "errors.txt").open("wb") as errors:
-            process = subprocess.Popen(
-                [str(python), "-P", str(_CHILD), str(request)], stdout=subprocess.PIPE, stderr=errors, cwd=folder
-            )
+        with errors.open("wb") as sink, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=sink) as process:
             for line in process.stdout or ():
                 told = json.loads(line)
                 if "versions" in told:
-                    versions[name] = told["versions"]
+                    versions = told["versions"]
                     continue
                 job = by_number[told["id"]]
                 answers[job.number] = _read(folder, job, told["error"])
                 done(job)
-            ended = f"it ended with code {process.wait()}: {_last_line(folder / 'errors.txt')}"
+        ended = f"it ended with code {process.returncode}: {_last_line(errors)}"
     except OSError as error:
         ended = f"it could not be started: {error.strerror}"
-    for job in jobs:
-        answers.setdefault(job.number, Answer({}, f"the peer's process gave no answer, {ended}"))
+    missing = Answer({}, f"the peer's process gave no answer, {ended}")
+    return {number: answers.get(number, missing) for number in by_number}, versions
 
 
 def _last_line(path: Path) -> str:

@@ -13,6 +13,7 @@ from pellucid.core.errors import UnknownName
 from pellucid.verify.apart import Answer, Job, ask
 from pellucid.verify.bridges import BRIDGES, deviation
 from pellucid.verify.channels import CHANNEL_FORMULAS
+from pellucid.verify.demonstrations import DEMONSTRATIONS, Demonstration, shown
 from pellucid.verify.evidence import Evidence
 from pellucid.verify.formulas import FORMULAS
 from pellucid.verify.ours import Explained, explained
@@ -41,8 +42,26 @@ class Pairing:
     job: Job
 
 
-def chosen(methods: Sequence[str] = (), peers: Sequence[str] = ()) -> tuple[Comparison, ...]:
-    """The part of the plan for some methods and peers; empty: all.
+@dataclass(frozen=True)
+class Chosen:
+    """What is compared and shown.
+
+    Args:
+        comparisons: of maps.
+        demonstrations: of defects.
+    """
+
+    comparisons: tuple[Comparison, ...]
+    demonstrations: tuple[Demonstration, ...] = ()
+
+    @property
+    def steps(self) -> int:
+        """How many steps ``verify`` will tell."""
+        return 3 * sum(len(c.on) for c in self.comparisons) + 2 * len(self.demonstrations)
+
+
+def chosen(methods: Sequence[str] = (), peers: Sequence[str] = ()) -> Chosen:
+    """The part of the plan for some methods and peers; empty: all. Defects are shown where no method is chosen.
 
     Raises:
         UnknownName: a method that is not compared, or no such peer; the message lists those there are.
@@ -52,56 +71,57 @@ def chosen(methods: Sequence[str] = (), peers: Sequence[str] = ()) -> tuple[Comp
         wrong = [g for g in given if g.lower() not in {k.lower() for k in known}]
         if wrong:
             raise UnknownName(f"no {kind} named {wrong[0]!r}", f"there are: {', '.join(known)}")
-    wanted, from_peers = {m.lower() for m in methods}, {p.lower() for p in peers}
-    declared = explainers()
-    return tuple(
-        c
-        for c in PLAN
-        if c.name in declared and (not wanted or c.name.lower() in wanted) and (not from_peers or c.peer in from_peers)
+    wanted, of = {m.lower() for m in methods or names}, {p.lower() for p in peers or PEERS}
+    return Chosen(
+        tuple(c for c in PLAN if c.name.lower() in wanted and c.peer in of and c.name in explainers()),
+        () if methods else tuple(d for d in DEMONSTRATIONS if d.peer in of),
     )
 
 
-def verify(plan: Sequence[Comparison], python: Path | None, step: Step) -> Verification:
+def verify(plan: Chosen, python: Path | None, step: Step) -> Verification:
     """Compare: our side first, then the peers in processes of their own, then the formulas where a map deviates.
 
     Args:
-        plan: what is compared.
+        plan: what is compared and shown.
         python: that has the peers which need an environment of their own.
         step: told what is done and how many steps of the whole that was.
     """
     started = time.perf_counter()
-    pairings = _our_side(plan, step)
+    subjects: dict[Subject, Prepared] = {}
+    pairings = _our_side(plan.comparisons, subjects, step)
+    jobs = [p.job for p in pairings]
+    for d in plan.demonstrations:
+        jobs.append(Job(len(jobs), d.peer, d.call, _prepared(subjects, d.subject), d.options))
     with tempfile.TemporaryDirectory(prefix="pellucid-verify-") as folder:
-        jobs = [p.job for p in pairings]
         answers, versions = ask(jobs, Path(folder), python, lambda job: step(f"{job.peer} {job.call}", 1))
-    rows = []
+    rows, defects = [], []
     for pairing in pairings:
         rows.append(judge(pairing, answers[pairing.job.number]))
         step(f"{pairing.comparison.name} and {pairing.comparison.peer}", 1)
+    for d, job in zip(plan.demonstrations, jobs[len(pairings) :], strict=True):
+        defects.append(shown(d, job.subject, answers[job.number]))
+        step(f"{d.defect} of {d.peer}", 1)
     versions = {"pellucid": {n: version(n) for n in ("pellucid", "torch", "numpy")}, **versions}
-    return Verification(rows, (), versions, time.perf_counter() - started)
+    return Verification(rows, defects, versions, time.perf_counter() - started)
 
 
-def steps(plan: Sequence[Comparison]) -> int:
-    """How many steps ``verify`` will tell."""
-    return 3 * sum(len(c.on) for c in plan)
+def _prepared(subjects: dict[Subject, Prepared], subject: Subject) -> Prepared:
+    if subject not in subjects:
+        subjects[subject] = prepare(subject)
+    return subjects[subject]
 
 
-def _our_side(plan: Sequence[Comparison], step: Step) -> list[Pairing]:
+def _our_side(plan: Sequence[Comparison], subjects: dict[Subject, Prepared], step: Step) -> list[Pairing]:
     """Each method once for each subject, however many peers it meets."""
-    subjects: dict[Subject, Prepared] = {}
     maps: dict[tuple[str, Subject], Explained] = {}
     pairings = []
     for comparison in plan:
         for subject in comparison.on:
-            if subject not in subjects:
-                subjects[subject] = prepare(subject)
-            prepared, key = subjects[subject], (comparison.method, subject)
+            prepared, key = _prepared(subjects, subject), (comparison.method, subject)
             if key not in maps:
                 maps[key] = explained(make_explainer(_with_layer(comparison.method, subject)), prepared)
-            pairings.append(
-                Pairing(comparison, prepared, maps[key], _job(len(pairings), comparison, prepared, maps[key]))
-            )
+            job = _job(len(pairings), comparison, prepared, maps[key])
+            pairings.append(Pairing(comparison, prepared, maps[key], job))
             step(f"{comparison.name} on {subject.network}", 1)
     return pairings
 

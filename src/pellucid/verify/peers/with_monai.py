@@ -78,6 +78,33 @@ def occlusion(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: 
     return {"map": found[:, labels[0] : labels[0] + 1], "sums": found.sum(1)}
 
 
+def overflown(net: nn.Module, x: Tensor, labels: list[int], layer: str, given: Given) -> Found:
+    """B5: Grad-CAM++ of several items, and of one with a large logit."""
+    call = _cam("GradCAMpp")
+    try:
+        call(net, x, labels, layer, given)
+        raised = False
+    except RuntimeError:
+        raised = True
+    with torch.no_grad():
+        net.get_submodule(given["head"]).bias += 1000
+    found = call(net, x[:1], labels[:1], layer, given)["map"]
+    return {"raised": raised, "finite": bool(torch.isfinite(found).all())}
+
+
+def left_hooks(net: nn.Module, _x: Tensor, _labels: list[int], layer: str, _given: Given) -> Found:
+    """B9: hooks on the network before and after three explainers have come and gone."""
+    from monai.visualize import GradCAM
+
+    def hooks() -> int:
+        return sum(len(m._forward_hooks) + len(m._backward_hooks) for m in net.modules())  # noqa: SLF001 -- no public count
+
+    before = hooks()
+    for _ in range(3):
+        GradCAM(net, layer)
+    return {"before": before, "after": hooks()}
+
+
 CALLS: dict[str, Callable[..., Found]] = {
     "GradCAM": _cam("GradCAM"),
     "GradCAMpp": _cam("GradCAMpp"),
@@ -86,4 +113,6 @@ CALLS: dict[str, Callable[..., Found]] = {
     "SmoothGrad": smooth,
     "GuidedBackpropGrad": guided,
     "OcclusionSensitivity": occlusion,
+    "overflown": overflown,
+    "left hooks": left_hooks,
 }
