@@ -23,10 +23,15 @@ from pellucid.core.model import Abilities, OutputSpec
 from pellucid.core.target import ClassScore, RegionScore
 from pellucid.explain.cam import GradCAM, HiResCAM
 from pellucid.explain.gradient import InputXGradient, Saliency
+from pellucid.explain.guided import Deconvolution, GuidedBackprop
+from pellucid.explain.noise import SmoothGrad, SquareGrad, VarGrad
 from pellucid.explain.occlusion import Occlusion
 from pellucid.explain.path import IntegratedGradients
 
-EVERY = [Saliency(), InputXGradient(), IntegratedGradients(2), GradCAM(), HiResCAM(), Occlusion(4.0)]
+EVERY = [
+    *(Saliency(), InputXGradient(), SmoothGrad(2), SquareGrad(2), VarGrad(2), GuidedBackprop(), Deconvolution()),
+    *(IntegratedGradients(2), GradCAM(), HiResCAM(), Occlusion(4.0)),
+]
 CAMS = [GradCAM, HiResCAM]
 every = pytest.mark.parametrize("method", EVERY, ids=lambda m: m.name)
 cams = pytest.mark.parametrize("cam", CAMS)
