@@ -76,6 +76,16 @@ def test_without_a_reference_the_scale_is_of_this_image_and_there_is_no_region(m
     assert display.region(values_of(e)) is None
 
 
+def test_a_few_extreme_voxels_do_not_make_the_rest_look_blank(make):
+    sparse = torch.zeros(100, 100)
+    sparse.view(-1)[:1000] = 1.0  # what the map says
+    sparse.view(-1)[:3] = 50.0  # and three voxels
+    e = make(sparse, reference=None)
+    display = decide(e, values_of(e))
+    assert display.limits == (-1.0, 1.0)
+    assert any("beyond the scale (up to 50 logit)" in n for n in display.notes)
+
+
 def test_a_scale_without_a_null_gives_no_region(make):
     e = make(reference=reference(null=None))
     display = decide(e, values_of(e))

@@ -19,6 +19,7 @@ Map = NDArray[np.float32]
 
 THIS_IMAGE = "scale of this image only: not comparable"
 NO_NULL = "no region is drawn: how high this map rises in normal cases was not measured"
+_OWN = 0.995  # of a map's own values, drawn at full strength where no cohort gives the scale
 _FAINT, _FULL = 0.30, 0.72  # opacity at the null and at the end of the scale
 _BARS = (1, 2, 5, 10, 20, 50, 100, 200)
 _VIEW_NAMES = ("sagittal", "coronal", "axial")
@@ -97,8 +98,9 @@ def decide(explanation: Explanation, values: Map, show_anyway: bool = False) -> 
     below = prediction is not None and prediction.below_threshold
     reference = explanation.reference
     known = reference if reference is not None and isfinite(reference.scale) and reference.scale > 0 else None
-    largest = float(np.abs(values).max() if attribution.signed else max(float(values.max()), 0.0))
-    limit = known.scale if known else (largest or 1.0)
+    strength = np.abs(values) if attribution.signed else np.maximum(values, 0)
+    largest = float(strength.max())
+    limit = known.scale if known else _own_scale(strength)
     null = max(known.null, 0.0) if known and known.null is not None else None
     withheld = below and not show_anyway
     notes = (
@@ -235,6 +237,12 @@ def _round(value: float, step: float) -> float:
     return round(value / step) * step
 
 
+def _own_scale(strength: Map) -> float:
+    """Full strength where no cohort was measured: a map of single voxels scaled to its maximum looks blank."""
+    some = strength[strength > 0]
+    return float(np.quantile(some, _OWN, method="higher")) if some.size else 1.0
+
+
 def _scale_words(reference: Reference | None, limit: float, unit: str) -> str:
     if reference is None:
         return THIS_IMAGE
@@ -257,10 +265,8 @@ def _level_notes(values: Map, signed: bool, null: float | None) -> tuple[str, ..
 
 
 def _scale_notes(largest: float, limit: float, reference: Reference | None, unit: str, signed: bool) -> tuple[str, ...]:
-    if reference is None:
-        return (THIS_IMAGE, NO_NULL)
-    notes = []
-    if reference.null is None:
+    notes = [THIS_IMAGE] if reference is None else []
+    if reference is None or reference.null is None:
         notes.append(NO_NULL)
     else:
         cases = f"{reference.n_null} normal cases"
