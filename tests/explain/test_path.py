@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from pellucid.core.card import Cost
+from pellucid.core.errors import BadOption
 from pellucid.core.infill import Blur, Constant, ItemMean
 from pellucid.core.probe import Probe, Scene
 from pellucid.core.target import ClassScore
@@ -248,3 +250,88 @@ def test_low_precision_gives_float32_close_to_full(subject, explained):
     assert low.dtype == torch.float32
     assert torch.nn.functional.cosine_similarity(low.flatten(), full.flatten(), 0) > 0.99
     assert not torch.equal(low, full)
+
+
+@pytest.mark.parametrize("rank", RANKS)
+@pytest.mark.parametrize("kind", ["classification", "segmentation", "two-images"])
+def test_the_gauss_rule_equals_the_second_implementation(kind, rank, subject, explained, reference):
+    s, second = subject(kind, rank), reference("integrated_gradients")
+    method = IntegratedGradients(4, Constant(0.3), "gauss")
+    answer = explained(method, s.model, s.inputs, s.target, s.scene)
+    slow = second.integrated_gradients(s.score, s.item(0), baselines(s.item(0), 0.3), second.gauss(4))
+    for name in s.inputs:
+        assert close(answer.maps[name][:1], slow[name], 1e-10)
+
+
+class Quartic(nn.Module):
+    """The fourth power of a weighted sum: its gradient is of third degree."""
+
+    def forward(self, x):
+        return x.flatten(1).cumsum(1).mean(1, keepdim=True) ** 4
+
+
+@pytest.mark.parametrize(("rule", "steps", "exact"), [("gauss", 1, False), ("gauss", 2, True), ("midpoint", 2, False)])
+def test_gauss_is_exact_where_the_gradient_is_of_degree_2n_minus_1(rule, steps, exact, nets, model_of, explained):
+    x, model = nets.noise(2, 1, 4, 4) + 1, model_of(Quartic(), 2, channels=(1,))
+    got = explained(IntegratedGradients(steps, rule=rule), model, x, ClassScore(0))
+    assert bool((got.gap < 1e-12).all()) is exact
+
+
+@pytest.mark.parametrize("steps", [5, 50])
+def test_equal_to_captum_with_its_default_rule(steps, subject, explained):
+    from captum.attr import IntegratedGradients as Peer
+
+    s = subject("classification", 2)
+    x = s.inputs["image"]
+    theirs = Peer(s.model.module).attribute(x, 0.3, target=1, n_steps=steps, method="gausslegendre").detach()
+    assert close(explained(IntegratedGradients(steps, Constant(0.3), "gauss"), s.model, x).maps["image"], theirs, 1e-6)
+
+
+def opened(method, s, inputs=None):
+    """A probe of a subject, to read its counts."""
+    inputs = inputs or s.inputs
+    return Probe(s.model, inputs, s.target, method.needs(s.model, inputs), s.scene)
+
+
+@pytest.mark.parametrize(
+    ("rule", "tolerance", "steps", "spent"), [("midpoint", 0.04, (18, 6), 18), ("gauss", 0.05, (6, 24), 6 + 12 + 24)]
+)
+def test_each_item_takes_steps_until_its_gap_is_under_the_tolerance(rule, tolerance, steps, spent, subject):
+    """Midpoints tripled contain the old ones: 18 steps after 6 cost 18 passes, not 24."""
+    s = subject("classification", 2)
+    method = IntegratedGradients(6, rule=rule, tolerance=tolerance)
+    probe = opened(method, s)
+    answer = method(probe)
+    assert float(answer.gap.max()) <= tolerance
+    assert answer.warnings == ()
+    assert probe.spent.own == Cost(spent + 1, spent) * 2
+    assert probe.spent.own.forwards < 2 * method.cost(probe).forwards
+    for i, count in enumerate(steps):
+        fixed = IntegratedGradients(count, rule=rule)
+        assert close(answer.maps["image"][i], fixed(opened(fixed, s)).maps["image"][i], 1e-12)
+        alone = method(opened(method, s, s.item(i)))
+        assert close(alone.maps["image"][0], answer.maps["image"][i], 1e-12)
+
+
+def test_a_tolerance_that_is_not_reached_is_told(subject):
+    s = subject("classification", 2)
+    method = IntegratedGradients(6, tolerance=1e-6, steps_max=20)
+    probe = opened(method, s)
+    answer = method(probe)
+    assert probe.spent.own == method.cost(probe) * 2 == Cost(19, 18) * 2
+    assert answer.warnings[0].startswith("completeness gap 9.0% of the score difference with 18 steps")
+    assert close(answer.maps["image"], IntegratedGradients(18)(opened(method, s)).maps["image"], 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"steps": 0}, "at least 1 step, got 0"),
+        ({"tolerance": 0.0}, "a tolerance above 0, got 0.0"),
+        ({"tolerance": float("nan")}, "a tolerance above 0, got nan"),
+        ({"tolerance": 0.1, "steps_max": 8}, "steps_max of at least 32, the steps to begin with, got 8"),
+    ],
+)
+def test_what_cannot_be_is_refused(change, told):
+    with pytest.raises(BadOption, match=told):
+        IntegratedGradients(**change)
