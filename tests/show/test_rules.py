@@ -69,7 +69,7 @@ def test_the_scale_is_fixed_however_large_the_map(make):
 def test_without_a_reference_the_scale_is_of_this_image_and_there_is_no_region(make):
     e = make(reference=None, signed=False)
     display = decide(e, values_of(e))
-    assert display.limits == (0.0, 3.0)
+    assert display.limits == pytest.approx((0.0, 3.0), rel=0.01)
     assert not display.fixed
     assert display.scale_words == THIS_IMAGE
     assert {THIS_IMAGE, NO_NULL} <= set(display.notes)
