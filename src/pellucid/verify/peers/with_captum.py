@@ -22,7 +22,7 @@ def _gradient(name: str) -> Callable[..., Found]:
     return call
 
 
-def integrated(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: Given) -> Found:
+def _integrated(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: Given) -> Found:
     """Integrated gradients from zero, in small batches."""
     from captum.attr import IntegratedGradients
 
@@ -32,7 +32,7 @@ def integrated(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given:
     return {"map": found.detach()}
 
 
-def grad_cam(net: nn.Module, x: Tensor, labels: list[int], layer: str, _given: Given) -> Found:
+def _grad_cam(net: nn.Module, x: Tensor, labels: list[int], layer: str, _given: Given) -> Found:
     """Grad-CAM on the layer's cells."""
     from captum.attr import LayerGradCam
 
@@ -40,7 +40,7 @@ def grad_cam(net: nn.Module, x: Tensor, labels: list[int], layer: str, _given: G
     return {"map": found.detach()}
 
 
-def gradient_x_activation(net: nn.Module, x: Tensor, labels: list[int], layer: str, _given: Given) -> Found:
+def _gradient_x_activation(net: nn.Module, x: Tensor, labels: list[int], layer: str, _given: Given) -> Found:
     """What HiResCAM is, before its sum over channels."""
     from captum.attr import LayerGradientXActivation
 
@@ -48,7 +48,7 @@ def gradient_x_activation(net: nn.Module, x: Tensor, labels: list[int], layer: s
     return {"map": found.detach().sum(1, keepdim=True)}
 
 
-def guided_grad_cam(net: nn.Module, x: Tensor, labels: list[int], layer: str, given: Given) -> Found:
+def _guided_grad_cam(net: nn.Module, x: Tensor, labels: list[int], layer: str, given: Given) -> Found:
     """Guided Grad-CAM; captum enlarges by nearest neighbor unless told otherwise."""
     from captum.attr import GuidedGradCam
 
@@ -57,7 +57,7 @@ def guided_grad_cam(net: nn.Module, x: Tensor, labels: list[int], layer: str, gi
     return {"map": found.detach()}
 
 
-def occlusion(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: Given) -> Found:
+def _occlusion(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: Given) -> Found:
     """A black block of all channels slides over the image."""
     from captum.attr import Occlusion
 
@@ -66,7 +66,7 @@ def occlusion(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: 
     return {"map": found.detach()[:, :1]}
 
 
-def tunnel(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: Given) -> Found:
+def _tunnel(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: Given) -> Found:
     """SmoothGrad and its kin over signed gradients, with the noise that ours has drawn."""
     from captum.attr import NoiseTunnel, Saliency
 
@@ -76,7 +76,7 @@ def tunnel(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: Giv
     return {"map": found.detach()}
 
 
-def gradient_shap(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: Given) -> Found:
+def _gradient_shap(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: Given) -> Found:
     """Expected gradients from zero, without noise, at the places of the path that ours has drawn."""
     from captum.attr import GradientShap
 
@@ -96,11 +96,11 @@ CALLS: dict[str, Callable[..., Found]] = {
     "InputXGradient": _gradient("InputXGradient"),
     "GuidedBackprop": _gradient("GuidedBackprop"),
     "Deconvolution": _gradient("Deconvolution"),
-    "IntegratedGradients": integrated,
-    "LayerGradCam": grad_cam,
-    "LayerGradientXActivation": gradient_x_activation,
-    "GuidedGradCam": guided_grad_cam,
-    "Occlusion": occlusion,
-    "NoiseTunnel": tunnel,
-    "GradientShap": gradient_shap,
+    "IntegratedGradients": _integrated,
+    "LayerGradCam": _grad_cam,
+    "LayerGradientXActivation": _gradient_x_activation,
+    "GuidedGradCam": _guided_grad_cam,
+    "Occlusion": _occlusion,
+    "NoiseTunnel": _tunnel,
+    "GradientShap": _gradient_shap,
 }

@@ -37,7 +37,7 @@ def _cam(name: str) -> Callable[..., Found]:
     return call
 
 
-def guided(net: nn.Module, x: Tensor, labels: list[int], _layer: str, _given: Given) -> Found:
+def _guided(net: nn.Module, x: Tensor, labels: list[int], _layer: str, _given: Given) -> Found:
     """Guided backpropagation of one item; the peer returns channels last."""
     from pytorch_grad_cam.guided_backprop import GuidedBackpropReLUModel
 
@@ -53,13 +53,13 @@ def _raises(action: Callable[[], Any]) -> bool:
     return False
 
 
-def left_broken(net: nn.Module, x: Tensor, labels: list[int], layer: str, _given: Given) -> Found:
+def _left_broken(net: nn.Module, x: Tensor, labels: list[int], layer: str, _given: Given) -> Found:
     """B10: Ablation-CAM of a volume fails; does the network still work?"""
     failed = _raises(lambda: _cam("AblationCAM")(net, x, labels, layer, {}))
     return {"failed": failed, "broken": _raises(lambda: net(x))}
 
 
-def swallowed(net: nn.Module, x: Tensor, _labels: list[int], layer: str, _given: Given) -> Found:
+def _swallowed(net: nn.Module, x: Tensor, _labels: list[int], layer: str, _given: Given) -> Found:
     """B11: a label that is not there, asked for as the peer's own examples do."""
     import pytorch_grad_cam
 
@@ -70,7 +70,7 @@ def swallowed(net: nn.Module, x: Tensor, _labels: list[int], layer: str, _given:
     return {"raised": _raises(ask)}
 
 
-def whole_matrix(net: nn.Module, x: Tensor, labels: list[int], layer: str, _given: Given) -> Found:
+def _whole_matrix(net: nn.Module, x: Tensor, labels: list[int], layer: str, _given: Given) -> Found:
     """B13: memory that the first component of a layer takes, beside the number of its cells."""
     tracemalloc.start()
     found = _cam("EigenCAM")(net, x, labels, layer, {})
@@ -79,30 +79,30 @@ def whole_matrix(net: nn.Module, x: Tensor, labels: list[int], layer: str, _give
     return {"bytes": peak, "cells": found["cells"][0].numel()}
 
 
-def changed(net: nn.Module, x: Tensor, labels: list[int], layer: str, _given: Given) -> Found:
+def _changed(net: nn.Module, x: Tensor, labels: list[int], layer: str, _given: Given) -> Found:
     """B25: what is left on a network in training mode."""
     relus = len({m for m in net.modules() if isinstance(m, nn.ReLU)})
     net.train()
     _cam("GradCAM")(net, x, labels, layer, {})
     gradients = sum(p.grad is not None for p in net.parameters())
-    guided(net, x[:1], labels, layer, {})
+    _guided(net, x[:1], labels, layer, {})
     after = len({m for m in net.modules() if isinstance(m, nn.ReLU)})
     return {"training": net.training, "gradients": gradients, "relus": relus, "relus_after": after}
 
 
-def refused(net: nn.Module, x: Tensor, labels: list[int], layer: str, given: Given) -> Found:
+def _refused(net: nn.Module, x: Tensor, labels: list[int], layer: str, given: Given) -> Found:
     """B26: methods that raise on this network and image."""
     names = given["names"]
     return {"names": len(names), "raised": sum(_raises(lambda n=n: _cam(n)(net, x, labels, layer, {})) for n in names)}
 
 
-def half(net: nn.Module, x: Tensor, labels: list[int], layer: str, _given: Given) -> Found:
+def _half(net: nn.Module, x: Tensor, labels: list[int], layer: str, _given: Given) -> Found:
     """B26: Grad-CAM of a network in bfloat16."""
     net = net.bfloat16()
     return {"raised": _raises(lambda: _cam("GradCAM")(net, x.bfloat16(), labels, layer, {}))}
 
 
-def untargeted(net: nn.Module, x: Tensor, _labels: list[int], layer: str, _given: Given) -> Found:
+def _untargeted(net: nn.Module, x: Tensor, _labels: list[int], layer: str, _given: Given) -> Found:
     """B26: Grad-CAM of a segmentation without a target of one's own making."""
     import pytorch_grad_cam
 
@@ -125,12 +125,12 @@ NAMES = (
 )
 CALLS: dict[str, Callable[..., Found]] = {
     **{name: _cam(name) for name in NAMES},
-    "GuidedBackpropReLUModel": guided,
-    "left broken": left_broken,
-    "swallowed": swallowed,
-    "whole matrix": whole_matrix,
-    "changed": changed,
-    "refused": refused,
-    "half": half,
-    "untargeted": untargeted,
+    "GuidedBackpropReLUModel": _guided,
+    "left broken": _left_broken,
+    "swallowed": _swallowed,
+    "whole matrix": _whole_matrix,
+    "changed": _changed,
+    "refused": _refused,
+    "half": _half,
+    "untargeted": _untargeted,
 }

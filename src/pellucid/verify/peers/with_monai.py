@@ -24,7 +24,7 @@ def _cam(name: str) -> Callable[..., Found]:
     return call
 
 
-def vanilla(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: Given) -> Found:
+def _vanilla(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: Given) -> Found:
     """The gradient of one item, asked for once or several times."""
     from monai.visualize import VanillaGrad
 
@@ -34,7 +34,7 @@ def vanilla(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: Gi
     return {"map": found.detach()}
 
 
-def smooth(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: Given) -> Found:
+def _smooth(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: Given) -> Found:
     """SmoothGrad of one item, with the noise that ours has drawn."""
     from monai.visualize import SmoothGrad
 
@@ -42,7 +42,7 @@ def smooth(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: Giv
     return {"map": made(x, index=labels[0]).detach()}
 
 
-def guided(net: nn.Module, x: Tensor, labels: list[int], _layer: str, _given: Given) -> Found:
+def _guided(net: nn.Module, x: Tensor, labels: list[int], _layer: str, _given: Given) -> Found:
     """Guided backpropagation; only modules named ``relu`` are replaced, so ReLU modules are named so first."""
     from monai.visualize import GuidedBackpropGrad
 
@@ -66,7 +66,7 @@ class _RenamedReLU(nn.Module):
         return self.net(x)
 
 
-def occlusion(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: Given) -> Found:
+def _occlusion(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: Given) -> Found:
     """The class's value where a black block hides the voxel: lower means more important."""
     from monai.visualize import OcclusionSensitivity
 
@@ -78,7 +78,7 @@ def occlusion(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: 
     return {"map": found[:, labels[0] : labels[0] + 1], "sums": found.sum(1)}
 
 
-def overflown(net: nn.Module, x: Tensor, labels: list[int], layer: str, given: Given) -> Found:
+def _overflown(net: nn.Module, x: Tensor, labels: list[int], layer: str, given: Given) -> Found:
     """B5: Grad-CAM++ of several items, and of one with a large logit."""
     call = _cam("GradCAMpp")
     try:
@@ -92,7 +92,7 @@ def overflown(net: nn.Module, x: Tensor, labels: list[int], layer: str, given: G
     return {"raised": raised, "finite": bool(torch.isfinite(found).all())}
 
 
-def left_hooks(net: nn.Module, _x: Tensor, _labels: list[int], layer: str, _given: Given) -> Found:
+def _left_hooks(net: nn.Module, _x: Tensor, _labels: list[int], layer: str, _given: Given) -> Found:
     """B9: hooks on the network before and after three explainers have come and gone."""
     from monai.visualize import GradCAM
 
@@ -109,10 +109,10 @@ CALLS: dict[str, Callable[..., Found]] = {
     "GradCAM": _cam("GradCAM"),
     "GradCAMpp": _cam("GradCAMpp"),
     "CAM": _cam("CAM"),
-    "VanillaGrad": vanilla,
-    "SmoothGrad": smooth,
-    "GuidedBackpropGrad": guided,
-    "OcclusionSensitivity": occlusion,
-    "overflown": overflown,
-    "left hooks": left_hooks,
+    "VanillaGrad": _vanilla,
+    "SmoothGrad": _smooth,
+    "GuidedBackpropGrad": _guided,
+    "OcclusionSensitivity": _occlusion,
+    "overflown": _overflown,
+    "left hooks": _left_hooks,
 }

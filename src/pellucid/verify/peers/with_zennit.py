@@ -15,7 +15,7 @@ def _chosen(labels: list[int]) -> Callable[[Tensor], Tensor]:
     return lambda output: torch.eye(output.shape[1], dtype=output.dtype)[labels]
 
 
-def gradient(net: nn.Module, x: Tensor, labels: list[int], _layer: str, _given: Given) -> Found:
+def _gradient(net: nn.Module, x: Tensor, labels: list[int], _layer: str, _given: Given) -> Found:
     """The plain gradient."""
     from zennit.attribution import Gradient
 
@@ -23,7 +23,7 @@ def gradient(net: nn.Module, x: Tensor, labels: list[int], _layer: str, _given: 
         return {"map": attributor(x.clone(), _chosen(labels))[1].detach()}
 
 
-def integrated(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: Given) -> Found:
+def _integrated(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: Given) -> Found:
     """The peer's right sums from zero; shifted back by half a step they are midpoints."""
     from zennit.attribution import IntegratedGradients
 
@@ -32,7 +32,7 @@ def integrated(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given:
         return {"map": attributor((x - back).clone(), _chosen(labels))[1].detach()}
 
 
-def smooth(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: Given) -> Found:
+def _smooth(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: Given) -> Found:
     """SmoothGrad with the noise that ours has drawn; the peer adds one draw without noise at the end."""
     from zennit.attribution import SmoothGrad
 
@@ -40,4 +40,8 @@ def smooth(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: Giv
         return {"map": attributor(x.clone(), _chosen(labels))[1].detach()}
 
 
-CALLS: dict[str, Callable[..., Found]] = {"Gradient": gradient, "IntegratedGradients": integrated, "SmoothGrad": smooth}
+CALLS: dict[str, Callable[..., Found]] = {
+    "Gradient": _gradient,
+    "IntegratedGradients": _integrated,
+    "SmoothGrad": _smooth,
+}
