@@ -8,16 +8,17 @@ import torch
 
 from pellucid.core.errors import ShapeMismatch, UnknownName
 from pellucid.verify import running
+from pellucid.verify import subjects as subjects_room
 from pellucid.verify.apart import Answer, Job
 from pellucid.verify.bridges import BRIDGES, deviation
 from pellucid.verify.formulas import FORMULAS, Formula
 from pellucid.verify.ours import Explained, explained
 from pellucid.verify.peers import networks
-from pellucid.verify.plan import ONE, PAIR, Comparison
+from pellucid.verify.plan import ONE, PAIR, UNET, Comparison
 from pellucid.verify.running import Pairing, chosen, judge
 from pellucid.verify.subjects import Prepared, Subject
 from pellucid.verify.verdict import Row, Shown, Verdict, Verification
-from pellucid.workbench.registry import make_explainer
+from pellucid.workbench.registry import explainers, make_explainer
 
 TINY = Subject("pooled-2d", "retina", (8, 10))
 
@@ -125,6 +126,7 @@ def test_noise_is_seen_and_laid_out(prepared: Prepared) -> None:
 
 def test_every_comparison_names_what_is_there() -> None:
     for c in running.PLAN:
+        assert c.name in explainers(), c
         assert c.bridge in BRIDGES, c
         assert not c.formula or c.formula in FORMULAS | running.CHANNEL_FORMULAS, c
     used = {c.formula for c in running.PLAN}
@@ -148,3 +150,14 @@ def test_subjects_have_names_of_their_own() -> None:
     subjects = {s for c in running.PLAN for s in c.on}
     assert len({s.name for s in subjects}) == len(subjects)
     assert {PAIR, ONE} <= subjects
+
+
+def test_without_monai_its_networks_are_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subjects_room, "find_spec", lambda _: None)
+    only = Comparison("Saliency", "captum", "Saliency", (UNET,))
+    shows = tuple(d for d in running.DEMONSTRATIONS if d.subject == UNET)
+    found = running.verify(running.Chosen((only,), shows), None, lambda *_: None)
+    assert [r.verdict for r in found.rows] == [Verdict.NOT_RUN]
+    assert "is MONAI's, which is not installed" in found.rows[0].reason
+    assert [s.verdict for s in found.shown] == [Verdict.NOT_RUN]
+    assert not found.passed(require_all=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pellucid.core.errors import UnknownName
+from pellucid.core.errors import MissingExtra, UnknownName
 from pellucid.verify.apart import Answer, Job, ask
 from pellucid.verify.bridges import BRIDGES, deviation
 from pellucid.verify.channels import CHANNEL_FORMULAS
@@ -19,7 +19,7 @@ from pellucid.verify.formulas import FORMULAS
 from pellucid.verify.ours import Explained, explained
 from pellucid.verify.plan import OF_THE_RANGE, PEERS, PLACES, PLAN, SIDE_BY_SIDE, TOLERANCES, Comparison
 from pellucid.verify.subjects import Prepared, Subject, prepare
-from pellucid.verify.verdict import Row, Verdict, Verification
+from pellucid.verify.verdict import Row, Shown, Verdict, Verification
 from pellucid.workbench.registry import explainers, make_explainer
 
 Step = Callable[[str, int], None]
@@ -73,7 +73,7 @@ def chosen(methods: Sequence[str] = (), peers: Sequence[str] = ()) -> Chosen:
             raise UnknownName(f"no {kind} named {wrong[0]!r}", f"there are: {', '.join(known)}")
     wanted, of = {m.lower() for m in methods or names}, {p.lower() for p in peers or PEERS}
     return Chosen(
-        tuple(c for c in PLAN if c.name.lower() in wanted and c.peer in of and c.name in explainers()),
+        tuple(c for c in PLAN if c.name.lower() in wanted and c.peer in of),
         () if methods else tuple(d for d in DEMONSTRATIONS if d.peer in of),
     )
 
@@ -87,43 +87,57 @@ def verify(plan: Chosen, python: Path | None, step: Step) -> Verification:
         step: told what is done and how many steps of the whole that was.
     """
     started = time.perf_counter()
-    subjects: dict[Subject, Prepared] = {}
-    pairings = _our_side(plan.comparisons, subjects, step)
-    jobs = [p.job for p in pairings]
+    subjects = _Subjects()
+    pairings, rows = _our_side(plan.comparisons, subjects, step)
+    jobs, defects = [p.job for p in pairings], []
     for d in plan.demonstrations:
-        jobs.append(Job(len(jobs), d.peer, d.call, _prepared(subjects, d.subject), d.options))
+        prepared = subjects.get(d.subject)
+        if isinstance(prepared, Prepared):
+            jobs.append(Job(len(jobs), d.peer, d.call, prepared, d.options))
+        else:
+            defects.append(Shown(d.defect, d.peer, "", "", Verdict.NOT_RUN, prepared))
     with tempfile.TemporaryDirectory(prefix="pellucid-verify-") as folder:
         answers, versions = ask(jobs, Path(folder), python, lambda job: step(f"{job.peer} {job.call}", 1))
-    rows, defects = [], []
     for pairing in pairings:
         rows.append(judge(pairing, answers[pairing.job.number]))
         step(f"{pairing.comparison.name} and {pairing.comparison.peer}", 1)
-    for d, job in zip(plan.demonstrations, jobs[len(pairings) :], strict=True):
+    wanted = [d for d in plan.demonstrations if isinstance(subjects.get(d.subject), Prepared)]
+    for d, job in zip(wanted, jobs[len(pairings) :], strict=True):
         defects.append(shown(d, job.subject, answers[job.number]))
         step(f"{d.defect} of {d.peer}", 1)
     versions = {"pellucid": {n: version(n) for n in ("pellucid", "torch", "numpy")}, **versions}
     return Verification(rows, defects, versions, time.perf_counter() - started)
 
 
-def _prepared(subjects: dict[Subject, Prepared], subject: Subject) -> Prepared:
-    if subject not in subjects:
-        subjects[subject] = prepare(subject)
-    return subjects[subject]
+class _Subjects:
+    """Each subject made once; a text says why one cannot be made."""
+
+    def __init__(self) -> None:
+        self._made: dict[Subject, Prepared | str] = {}
+
+    def get(self, subject: Subject) -> Prepared | str:
+        if subject not in self._made:
+            try:
+                self._made[subject] = prepare(subject)
+            except MissingExtra as error:
+                self._made[subject] = error.problem
+        return self._made[subject]
 
 
-def _our_side(plan: Sequence[Comparison], subjects: dict[Subject, Prepared], step: Step) -> list[Pairing]:
-    """Each method once for each subject, however many peers it meets."""
+def _our_side(plan: Sequence[Comparison], subjects: _Subjects, step: Step) -> tuple[list[Pairing], list[Row]]:
+    """Each method once for each subject, however many peers it meets; and rows of what cannot be compared."""
     maps: dict[tuple[str, Subject], Explained] = {}
-    pairings = []
-    for comparison in plan:
-        for subject in comparison.on:
-            prepared, key = _prepared(subjects, subject), (comparison.method, subject)
-            if key not in maps:
-                maps[key] = explained(make_explainer(_with_layer(comparison.method, subject)), prepared)
-            job = _job(len(pairings), comparison, prepared, maps[key])
-            pairings.append(Pairing(comparison, prepared, maps[key], job))
-            step(f"{comparison.name} on {subject.network}", 1)
-    return pairings
+    pairings, missing = [], []
+    for comparison, subject in ((c, s) for c in plan for s in c.on):
+        prepared, key = subjects.get(subject), (comparison.method, subject)
+        if not isinstance(prepared, Prepared):
+            missing.append(_row(comparison, subject, prepared))
+            continue
+        if key not in maps:
+            maps[key] = explained(make_explainer(_with_layer(comparison.method, subject)), prepared)
+        pairings.append(Pairing(comparison, prepared, maps[key], _job(len(pairings), comparison, prepared, maps[key])))
+        step(f"{comparison.name} on {subject.network}", 1)
+    return pairings, missing
 
 
 def _with_layer(method: str, subject: Subject) -> str:
@@ -159,20 +173,24 @@ def _laid_out(layout: str, noise: Tensor, x: Tensor) -> Tensor:
     return noise
 
 
-def judge(pairing: Pairing, answer: Answer) -> Row:
-    """The verdict on one pairing."""
-    c, subject = pairing.comparison, pairing.prepared.subject
-    row = Row(
-        method=c.method,
-        peer=c.peer,
-        call=c.call,
+def _row(comparison: Comparison, subject: Subject, reason: str) -> Row:
+    """A comparison that was not run, or not yet."""
+    return Row(
+        method=comparison.method,
+        peer=comparison.peer,
+        call=comparison.call,
         model=" ".join(filter(None, (subject.network, subject.layer))),
         image=f"{subject.image} {'x'.join(str(n) for n in subject.shape)}",
-        compared=BRIDGES[c.bridge].words,
-        tolerance=TOLERANCES[c.peer],
+        compared=BRIDGES[comparison.bridge].words,
+        tolerance=TOLERANCES[comparison.peer],
         verdict=Verdict.NOT_RUN,
-        reason=answer.reason,
+        reason=reason,
     )
+
+
+def judge(pairing: Pairing, answer: Answer) -> Row:
+    """The verdict on one pairing."""
+    c, row = pairing.comparison, _row(pairing.comparison, pairing.prepared.subject, answer.reason)
     if answer.reason:
         return row
     theirs = answer.found[c.take].double()

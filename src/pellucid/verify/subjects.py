@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from math import prod
 
 import torch
 from torch import Tensor, nn
 
+from pellucid.core.errors import MissingExtra
 from pellucid.core.model import Model, OutputSpec
 from pellucid.core.prepare import InputSpec
 from pellucid.core.probe import Scene
@@ -102,8 +104,14 @@ class Prepared:
 
 
 def prepare(subject: Subject) -> Prepared:
-    """Build the network, cut the image and choose what is explained."""
+    """Build the network, cut the image and choose what is explained.
+
+    Raises:
+        MissingExtra: the network is one of MONAI's, and MONAI is not installed.
+    """
     shape = subject.shape
+    if subject.network in networks.OF_MONAI and find_spec("monai") is None:
+        raise MissingExtra(f"the network {subject.network} is MONAI's, which is not installed", "pip install monai")
     x = images.pair(shape) if subject.image == _PAIR else images.picture(subject.image, shape)
     net = networks.build(subject.network, x.shape[1], subject.cells)
     with torch.no_grad():

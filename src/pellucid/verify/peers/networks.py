@@ -119,6 +119,7 @@ NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
     "unet-2d": _unet(2),
     "unet-3d": _unet(3),
 }
+OF_MONAI = ("densenet121", "unet-2d", "unet-3d")
 
 
 def build(name: str, channels: int, cells: int) -> nn.Module:
