@@ -18,6 +18,7 @@ from pellucid.core.layers import LayerName, LayerShape, trace
 from pellucid.core.prepare import InputSpec
 
 Inputs = Mapping[str, Tensor]
+_Shapes = tuple[tuple[int, ...], ...]
 _FORMATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
@@ -129,7 +130,8 @@ class Model:
     can: Abilities = field(default_factory=Abilities)
     layer: str | None = None
     call: Literal["positional", "keyword", "dict"] = "positional"
-    _traces: dict[tuple[tuple[int, ...], ...], tuple[LayerShape, ...]] = field(default_factory=dict, repr=False)
+    _traces: dict[_Shapes, tuple[LayerShape, ...]] = field(default_factory=dict, repr=False)
+    _defaults: dict[_Shapes, str] = field(default_factory=dict, repr=False)
     _lock: Any = field(default_factory=threading.RLock, repr=False)
 
     @property
@@ -239,7 +241,7 @@ class Model:
         self.check(inputs)
         if not self.can.hooks:
             raise CannotDo("this model does not show its layers", self.can.why.get("hooks", "load the original module"))
-        key = tuple((1, *inputs[s.name].shape[1:]) for s in self.inputs)
+        key = self._shapes(inputs)
         if key not in self._traces:
             one = {k: v[:1].to(self.device) for k, v in inputs.items()}
             with self.held(), torch.no_grad():
@@ -264,12 +266,23 @@ class Model:
                     f"layers with it: {self._spatial_names(inputs)}",
                 )
             return layer
+        self.check(inputs)
+        key = self._shapes(inputs)
+        if key not in self._defaults:  # every method of a panel asks, and a network has hundreds of layers
+            self._defaults[key] = self._best(self._spatial(inputs))
+        return self._defaults[key]
+
+    def _shapes(self, inputs: Inputs) -> _Shapes:
+        return tuple((1, *inputs[s.name].shape[1:]) for s in self.inputs)
+
+    def _best(self, spatial: list[LayerShape]) -> str:
         # weights of attention (batch, head, token, token) look spatial, and end in one of these
-        fit = [s for s in self._spatial(inputs) if s.kind not in ("Dropout", "Softmax")]
+        fit = [s for s in spatial if s.kind not in ("Dropout", "Softmax")]
         if not fit:
             raise UnknownLayer("the model has no layer with spatial extent", "use a gradient or perturbation method")
-        smallest = min(s.extent(self.rank) for s in fit)
-        coarse = [s for s in fit if self.output.task != "segmentation" or s.extent(self.rank) == smallest]
+        rank = self.rank
+        smallest = min(s.extent(rank) for s in fit)
+        coarse = [s for s in fit if self.output.task != "segmentation" or s.extent(rank) == smallest]
         return coarse[-1].name
 
     def find(self, layer: str, inputs: Inputs) -> LayerShape:
@@ -291,7 +304,8 @@ class Model:
         raise UnknownLayer(f"layer {layer!r} is not in the model", mend)
 
     def _spatial(self, inputs: Inputs) -> list[LayerShape]:
-        return [s for s in self.layers(inputs) if s.extent(self.rank) > 1]
+        rank = self.rank
+        return [s for s in self.layers(inputs) if s.extent(rank) > 1]
 
     def _spatial_names(self, inputs: Inputs) -> str:
         return ", ".join(dict.fromkeys(s.name for s in self._spatial(inputs))) or "none"
