@@ -19,7 +19,11 @@ _TINY = 1e-30  # of a divisor that is zero only where the dividend is
 _SINGULAR = 1e-12  # of alpha's denominator, which has no unit
 _CANCELED = 1e-6  # of the sum of magnitudes: below it a channel's sum is rounding error
 _CLOSE = 1e-2  # of the sum of magnitudes: below it the reader is warned
-_LEAST_DENOMINATOR = 0.5  # it is 2 at least where activations are not negative
+_LEAST_DENOMINATOR = 0.5  # it is 2 or more where a channel's sum is not negative; at 0 alpha turns through infinity
+_REVERSED = (
+    "the layer's activations are negative on the whole in some channels, where GradCAMPlusPlus's weights are huge "
+    "or reversed: choose a layer behind a ReLU"
+)
 _CANCELING = (
     "some channel's activations nearly cancel, which makes its weight arbitrarily large: choose a layer behind a ReLU"
 )
@@ -166,11 +170,12 @@ class GradCAMPlusPlus(LayerExplainer):
         rising = g.relu()
         # alpha with g^2 cut out of the fraction: no power of a small gradient underflows, and no epsilon is needed
         denominator = 2 + a.sum(axes(a), keepdim=True) * rising
-        alpha = torch.where(rising > 0, 1 / _off_zero(denominator, _SINGULAR), 0)
-        weight = (alpha * rising).sum(axes(g))
+        warnings = () if bool((denominator >= _LEAST_DENOMINATOR).all()) else (_REVERSED,)
+        denominator = _off_zero(denominator, _SINGULAR) if warnings else denominator
+        weight = (rising / denominator).sum(axes(g))
         if self.normalized:
-            weight = weight / _off_zero(alpha.sum(axes(g)), _SINGULAR)
-        return positive_map(probe, weighted(weight, a), warnings=_alpha_warning(denominator))
+            weight = weight / _off_zero(((rising > 0) / denominator).sum(axes(g)), _SINGULAR)
+        return positive_map(probe, weighted(weight, a), warnings=warnings)
 
 
 @dataclass(frozen=True)
@@ -268,13 +273,3 @@ class LayerCAM(LayerExplainer):
 def _off_zero(x: Tensor, least: Tensor | float) -> Tensor:
     """A divisor kept at least so far from zero, on its own side of it; zero itself counts as positive."""
     return torch.where(x < 0, -1.0, 1.0).to(x) * torch.maximum(x.abs(), torch.as_tensor(least).to(x).clamp_min(_TINY))
-
-
-def _alpha_warning(denominator: Tensor) -> tuple[str, ...]:
-    """A denominator below 2 comes of a negative sum of activations; at zero alpha changes sign through infinity."""
-    if bool((denominator >= _LEAST_DENOMINATOR).all()):
-        return ()
-    return (
-        "the layer's activations are negative on the whole in some channels, where GradCAMPlusPlus's weights are huge "
-        "or reversed: choose a layer behind a ReLU",
-    )

@@ -59,7 +59,14 @@ def layer_map(
 
 
 def positive_map(probe: Probe, cells: Tensor, unit: str | None = None, warnings: Sequence[str] = ()) -> Attribution:
-    """``layer_map`` of the positive part; the ReLU comes before the upsampling, and a blank map says why."""
+    """``layer_map`` of the positive part; the ReLU comes before the upsampling, and a blank map says why.
+
+    Args:
+        probe: of the answer.
+        cells: "batch 1 *cells", before the ReLU.
+        unit: of a value; None: the target's.
+        warnings: doubts about the result.
+    """
     highest, lowest = cells.flatten(1).amax(1), cells.flatten(1).amin(1)
     blank = highest <= 0
     if bool((blank & (lowest < 0)).any()):
