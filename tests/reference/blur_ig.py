@@ -46,8 +46,11 @@ def slopes(score, point, names):
 
 
 def blur_ig(score, inputs, spacing, strongest, steps):
-    """The maps of one item for images named in ``spacing``: straight pieces between blurs, gradient at their middle."""
-    scales = [strongest * (steps - i) / steps for i in range(steps + 1)]
+    """The maps of one item for images named in ``spacing``: straight pieces between blurs, gradient at their middle.
+
+    The blurs are equally spaced in the root of their standard deviation.
+    """
+    scales = [strongest * ((steps - i) / steps) ** 2 for i in range(steps + 1)]
     maps = {n: torch.zeros_like(inputs[n]) for n in spacing}
     for i in range(steps):
         ends = [{n: blurred(inputs[n], s, spacing[n]) for n in spacing} for s in scales[i : i + 2]]

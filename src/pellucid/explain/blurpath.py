@@ -49,7 +49,7 @@ class BlurIG(Explainer):
         True
     """
 
-    steps: Annotated[int, "pieces of the path, equal in sigma"] = 32
+    steps: Annotated[int, "pieces of the path, equal in the root of sigma: finer toward the sharp end"] = 32
     sigma_max: Annotated[
         float | None, "the strongest blur's standard deviation, in the grid's unit (mm, or px); None: 1/6 of the edge"
     ] = None
@@ -90,7 +90,7 @@ class BlurIG(Explainer):
             for n, x in probe.inputs.items()
             if x.ndim > 2 and x.is_floating_point()
         }
-        sigmas = [self._strongest(probe) * (1 - i / self.steps) for i in range(self.steps + 1)]
+        sigmas = [self._strongest(probe) * (1 - i / self.steps) ** 2 for i in range(self.steps + 1)]
         maps = {n: torch.zeros_like(probe.inputs[n]) for n in spaces}
         changes: deque[Mapping[str, Tensor]] = deque()  # of the points whose gradients are still to come
         points = _midpoints(spaces, sigmas, changes)
