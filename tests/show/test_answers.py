@@ -26,7 +26,7 @@ def lobes(name: str = "right lower lobe", count: int = 2) -> RegionTable:
 
 def told(table: RegionTable) -> Answers:
     return Answers(
-        "told", "", table, PEAK, KeySlices("axial", 60, (Slab(34, 41, 0.4), Slab(42, 49, 0.2), Slab(9, 16, 0.1)))
+        "told", "", "", table, PEAK, KeySlices("axial", 60, (Slab(34, 41, 0.4), Slab(42, 49, 0.2), Slab(9, 16, 0.1)))
     )
 
 
@@ -96,7 +96,7 @@ def test_the_page_of_thirds(page, layout):
 def test_withheld_answers_stand_behind_the_request_only(page, make):
     html = page(replace(told(lobes()), state="withheld", why="score below threshold"))
     assert "Told on request: score below threshold." in html
-    nothing = plain(page(Answers("nothing", "nothing rises above the null")))
+    nothing = plain(page(Answers("nothing", "", "nothing rises above the null")))
     assert "Nothing rises above the null." in nothing
     assert "Peak" not in nothing
 

@@ -8,6 +8,7 @@ from scipy.stats import spearmanr
 
 from pellucid.core.explanation import Explanation
 from pellucid.workbench.agreeing import agreement, agreements, block_means, common_blocks, rank_correlation, top_overlap
+from pellucid.workbench.answering import answer, ground
 
 Make = Callable[..., Explanation]
 
@@ -50,7 +51,7 @@ def test_signed_and_unsigned_maps_are_compared_by_their_positive_part(explained:
     values = np.random.default_rng(2).normal(size=(20, 20))
     signed = explained(values, method="InputXGradient")
     plain = explained(np.maximum(values, 0), method="Saliency", signed=False)
-    found = agreement([signed, plain], ["InputXGradient", "Saliency"])
+    found = agreement([signed, plain], ["InputXGradient", "Saliency"], ["", ""])
     assert found.rank[0][1] == pytest.approx(1)
     assert found.overlap[1][0] == pytest.approx(1)
     assert "nothing about whether any of the maps is right" in found.plain()["caution"]
@@ -58,15 +59,18 @@ def test_signed_and_unsigned_maps_are_compared_by_their_positive_part(explained:
 
 def test_a_map_that_shows_nothing_is_left_out_with_the_reason(explained: Make) -> None:
     values = np.random.default_rng(3).random((20, 20))
-    found = agreement([explained(values), explained(values, null=5.0), explained(-values)], ["a", "b", "c"])
-    assert found.names == ("a",)
-    assert [name for name, _ in found.left_out] == ["b", "c"]
+    maps = [explained(values, method="A"), explained(values, null=5.0, method="B"), explained(-values, method="C")]
+    (found,) = agreements(maps, [answer(e, ground(e.image.grid, e.prepared)) for e in maps])
+    assert found.names == ("A",)
+    assert [name for name, _ in found.left_out] == ["B", "C"]
+    assert all(why for _, why in found.left_out)
 
 
 def test_each_target_has_its_own_and_below_the_operating_point_it_is_withheld(explained: Make) -> None:
     values = np.random.default_rng(4).random((20, 20))
     maps = [explained(values, target=t, method=m, score=s) for t, s in (("mass", 2), ("edema", 0)) for m in ("A", "B")]
-    mass, edema = agreements(maps, [e.provenance.method for e in maps])
+    read = [answer(e, ground(e.image.grid, e.prepared)) for e in maps]
+    mass, edema = agreements(maps, read)
     assert (mass.target, mass.withheld) == ("mass", "")
     assert set(edema.plain()) == {"target", "withheld"}
-    assert agreements(maps[:1], ["A"]) == ()
+    assert agreements(maps[:1], read[:1]) == ()

@@ -146,14 +146,16 @@ class Answers:
     Args:
         state: ``told``; ``withheld`` below the operating point (a page may tell it on request, and says so);
             ``nothing`` where the map shows nothing.
-        why: of the last two, in words.
-        regions: None where nothing is told.
-        peak: None where nothing is told.
+        why: of ``withheld``, in words.
+        silence: why the map shows nothing, in words; empty where it does.
+        regions: None where it shows nothing.
+        peak: None where it shows nothing.
         slices: of a volume.
     """
 
     state: Literal["told", "withheld", "nothing"]
     why: str = ""
+    silence: str = ""
     regions: RegionTable | None = None
     peak: Peak | None = None
     slices: KeySlices | None = None
@@ -166,7 +168,7 @@ class Answers:
     def plain(self) -> dict[str, Any]:
         """As JSON types; what is withheld is not in it."""
         if self.state != "told":
-            return {"state": self.state, "why": self.why}
+            return {"state": self.state, "why": self.why or self.silence}
         found: dict[str, Any] = {"state": self.state, "sentences": list(self.sentences)}
         if self.regions is not None:
             rows = [asdict(r) | {"density": r.density} for r in self.regions.rows]

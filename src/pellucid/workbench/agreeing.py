@@ -10,11 +10,9 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from pellucid.core.explanation import Explanation
-from pellucid.show.answers import Agreement
-from pellucid.show.figure import sketch
+from pellucid.show.answers import Agreement, Answers
 from pellucid.show.rules import withheld_words
 from pellucid.show.words import number
-from pellucid.workbench.answering import silent
 
 TOP = 0.1  # of the area: what counts as the strongest part of a map
 _MOST_BLOCKS = 65_536  # ranks of more values than this take seconds, and say no more
@@ -22,7 +20,7 @@ _FEWEST_RANKS, _FEWEST_TOP = 20, 5  # blocks below which one block more or less 
 Values = NDArray[np.float64]
 
 
-def agreement(explanations: Sequence[Explanation], names: Sequence[str]) -> Agreement:
+def agreement(explanations: Sequence[Explanation], names: Sequence[str], silences: Sequence[str]) -> Agreement:
     """Compare every pair of maps of one target by ranks and by their strongest tenth.
 
     Of each map its positive part, so that signed and unsigned maps answer the same question; averaged over blocks of
@@ -31,14 +29,10 @@ def agreement(explanations: Sequence[Explanation], names: Sequence[str]) -> Agre
     Args:
         explanations: of one image and one target, at least one.
         names: of their methods.
+        silences: why a map shows nothing; empty where it does.
     """
-    kept, left_out = [], []
-    for explanation, name in zip(explanations, names, strict=True):
-        why = silent(sketch(explanation, show_anyway=True))
-        if why:
-            left_out.append((name, why))
-        else:
-            kept.append((explanation, name))
+    kept = [(e, n) for e, n, why in zip(explanations, names, silences, strict=True) if not why]
+    left_out = [(n, why) for n, why in zip(names, silences, strict=True) if why]
     count = len(kept)
     rank: list[list[float | None]] = [[1.0 if a == b else None for b in range(count)] for a in range(count)]
     overlap = [list(row) for row in rank]
@@ -70,13 +64,14 @@ def agreement(explanations: Sequence[Explanation], names: Sequence[str]) -> Agre
     )
 
 
-def agreements(explanations: Sequence[Explanation], names: Sequence[str]) -> tuple[Agreement, ...]:
-    """The same for every target with at least two maps."""
+def agreements(explanations: Sequence[Explanation], read: Sequence[Answers]) -> tuple[Agreement, ...]:
+    """The same for every target with at least two maps, as they were ``read``."""
     found = []
     for target in dict.fromkeys(e.provenance.target for e in explanations):
-        chosen = [(e, n) for e, n in zip(explanations, names, strict=True) if e.provenance.target == target]
+        chosen = [(e, a.silence) for e, a in zip(explanations, read, strict=True) if e.provenance.target == target]
         if len(chosen) > 1:
-            found.append(agreement([e for e, _ in chosen], [n for _, n in chosen]))
+            maps = [e for e, _ in chosen]
+            found.append(agreement(maps, [e.provenance.method for e in maps], [silence for _, silence in chosen]))
     return tuple(found)
 
 

@@ -1,6 +1,6 @@
 """What a reader takes from a map, as arithmetic: shares of regions, peak, key slices, agreement of methods."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ _THICK = 1.5  # slices this much thicker than the pixels are those a reader scro
 _VIEWS = ("sagittal", "coronal", "axial")
 _AXIAL = 2
 Field = NDArray[np.bool_] | None
+Layer = Callable[[int], NDArray[np.generic]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +53,17 @@ def ground(grid: Grid, prepared: Prepared | None, atlas: LabelMap | None = None)
     Raises:
         BadRegion: the label map does not fit the image.
     """
-    seen = None if prepared is None else prepared.seen.numpy()
+    seen = None if prepared is None or _covers(prepared) else prepared.seen.numpy()
     field = None if seen is None or seen.all() else seen
     return Ground(grid, divide(grid, field, atlas), field)
+
+
+def _covers(prepared: Prepared) -> bool:
+    """Whether the network saw every voxel, by the image's corners: its field is convex."""
+    shape = prepared.source.shape
+    corners = np.stack(np.meshgrid(*((0.0, n - 1.0) for n in shape)), -1).reshape(-1, len(shape))
+    at = prepared.grid.index(prepared.source.world(corners))
+    return bool(((at >= -0.5) & (at <= np.asarray(prepared.grid.shape) - 0.5)).all())
 
 
 def answer(explanation: Explanation, on: Ground) -> Answers:
@@ -72,9 +81,9 @@ def answer(explanation: Explanation, on: Ground) -> Answers:
     below = withheld_words(explanation) if said is not None and said.below_threshold else ""
     why = silent(one)
     if why:
-        return Answers("withheld", f"{below}; {why}") if below else Answers("nothing", why)
-    slices = key_slices(np.maximum(one.values, 0), one.grid, one.cell) if one.grid.rank == 3 else None
-    return Answers("withheld" if below else "told", below, region_table(one, on), _peak(one), slices)
+        return Answers("withheld" if below else "nothing", below, why)
+    slices = key_slices(one) if one.grid.rank == 3 else None
+    return Answers("withheld" if below else "told", below, "", region_table(one, on), _peak(one), slices)
 
 
 def silent(one: Sketch) -> str:
@@ -89,7 +98,8 @@ def silent(one: Sketch) -> str:
 
 def region_table(one: Sketch, on: Ground) -> RegionTable:
     """Shares of the evidence by region; see ``RegionTable``."""
-    rows = [row for part in on.division.parts for row in _rows(one, on, part)]
+    positive = np.maximum(one.values, 0)
+    rows = [row for part in on.division.parts for row in _rows(one, on, part, positive)]
     if on.division.layout == "regions":
         rows.sort(key=lambda r: (r.outside, r.share is None, -(r.share or 0.0), r.name))
     notes = on.division.notes
@@ -98,26 +108,40 @@ def region_table(one: Sketch, on: Ground) -> RegionTable:
     return RegionTable(on.division.layout, "area" if one.grid.rank == 2 else "volume", tuple(rows), notes)
 
 
-def totals(part: Part, layers: Sequence[NDArray[np.generic]]) -> NDArray[np.float64]:
-    """Sums of each layer ("*space") in each region: "layer region", region 0 being what no label covers."""
-    count = len(part.names) + 1
+def totals(part: Part, layers: Sequence[Layer]) -> NDArray[np.float64]:
+    """Sums of each layer in each region: "layer region", region 0 being what no label covers.
+
+    Args:
+        part: the division.
+        layers: each gives its values at one index of the first axis, so that a large volume is not copied whole.
+    """
+    count, shape = len(part.names) + 1, part.labels.shape
     out = np.zeros((len(layers), count))
-    for row in range(len(part.labels)):  # by planes: a large volume is not copied whole in double precision
-        labels = part.labels[row].ravel()
-        out += [np.bincount(labels, layer[row].ravel(), minlength=count) for layer in layers]
+    lines = np.zeros((len(layers), shape[part.axis or 0]))
+    for row in range(shape[0]):
+        planes = [layer(row) for layer in layers]
+        if part.axis is None:
+            labels = part.labels[row].ravel()
+            out += [np.bincount(labels, plane.ravel(), minlength=count) for plane in planes]
+        elif part.axis == 0:
+            lines[:, row] = [plane.sum(dtype=np.float64) for plane in planes]
+        else:
+            lines += [plane.sum(2 - part.axis, dtype=np.float64) for plane in planes]
+    if part.axis is not None:
+        out += [np.bincount(_line(part), line, minlength=count) for line in lines]
     return out
 
 
-def key_slices(positive: Map, grid: Grid, cell: Sequence[float]) -> KeySlices:
-    """The fewest slabs, each as thick as a native cell, that hold half of the evidence; at most five.
+def key_slices(one: Sketch) -> KeySlices:
+    """The fewest slabs of a volume, each as thick as a native cell, that hold half of the evidence; at most five.
 
     Args:
-        positive: "*space", the positive part of the map, not 0 everywhere.
-        grid: of the image.
-        cell: native resolution along its axes; empty: not stated, taken as one slice.
+        one: a map with a positive value; without a stated cell a slab is one slice.
     """
+    grid, cell = one.grid, one.cell
     axis = slice_axis(grid)
-    profile = positive.sum(tuple(a for a in range(3) if a != axis), dtype=np.float64)
+    others = tuple(a for a in range(3) if a != axis)
+    profile = np.maximum(one.values, 0).sum(others, dtype=np.float64)
     profile = profile / profile.sum()
     thick = min(len(profile), max(1, round(cell[axis] / grid.spacing[axis]))) if cell else 1
     left, slabs = profile.copy(), []
@@ -172,13 +196,24 @@ def smaller(part: Part, one: Sketch, counts: NDArray[np.float64]) -> NDArray[np.
     return out
 
 
-def _rows(one: Sketch, on: Ground, part: Part) -> list[RegionShare]:
+def seen_layer(on: Ground) -> Layer:
+    """Ones where the network looked, for ``totals``."""
+    if on.seen is not None:
+        return on.seen.__getitem__
+    ones = np.ones(on.grid.shape[1:], np.uint8)
+    return lambda _: ones
+
+
+def _rows(one: Sketch, on: Ground, part: Part, positive: Map) -> list[RegionShare]:
     values, null = one.values, one.display.null
-    positive = np.maximum(values, 0)
-    seen = np.broadcast_to(np.ones(1, np.uint8), values.shape) if on.seen is None else on.seen
-    against = np.maximum(-values, 0) if one.display.signed else np.zeros_like(values)
-    above = np.where(values > null, values, 0) if null is not None else np.zeros_like(values)
-    sums = totals(part, (seen, positive, against, above))
+    zeros = np.zeros(values.shape[1:], np.float32)
+    layers: tuple[Layer, ...] = (
+        seen_layer(on),
+        lambda n: positive[n],
+        lambda n: np.maximum(-values[n], 0) if one.display.signed else zeros,
+        lambda n: np.where(values[n] > null, values[n], 0) if null is not None else zeros,
+    )
+    sums = totals(part, layers)
     wholes = sums.sum(1, keepdims=True)
     shares = np.divide(sums, wholes, out=np.full_like(sums, np.nan), where=wholes > 0)
     reach = reach_of(one)

@@ -20,7 +20,7 @@ from pellucid.show.figure import Sketch, sketch
 from pellucid.show.rules import Map, withheld_words
 from pellucid.show.words import number
 from pellucid.workbench.agreeing import block_means, common_blocks, rank_correlation, top_overlap
-from pellucid.workbench.answering import Ground, region_table, silent, smaller, totals
+from pellucid.workbench.answering import Ground, region_table, seen_layer, silent, smaller, totals
 from pellucid.workbench.dividing import divide
 
 _NO_NULL = "how large a difference arises by chance was not measured: no region is drawn in it"
@@ -226,10 +226,9 @@ def _changes(one: Sketch, other: Sketch, on: Ground, subtract: bool) -> tuple[Ch
     found: list[dict[tuple[str, str], RegionShare]] = [
         {(r.group, r.name): r for r in t.rows} if t is not None else {} for t in tables
     ]
-    seen = np.broadcast_to(np.ones(1, np.uint8), one.values.shape) if on.seen is None else on.seen
     changes = []
     for part in on.division.parts:
-        sums = totals(part, (seen, np.where(seen, one.values - other.values, 0)))
+        sums = totals(part, (seen_layer(on), lambda n: _apart(one, other, on, n)))
         small = smaller(part, one, sums[0])
         for region, name in enumerate(part.names, 1):
             if not sums[0, region]:
@@ -241,6 +240,11 @@ def _changes(one: Sketch, other: Sketch, on: Ground, subtract: bool) -> tuple[Ch
     if on.division.layout == "regions":
         changes.sort(key=lambda c: -max(c.first or 0.0, c.second or 0.0))
     return tuple(changes)
+
+
+def _apart(one: Sketch, other: Sketch, on: Ground, row: int) -> Map:
+    apart = one.values[row] - other.values[row]
+    return apart if on.seen is None else np.where(on.seen[row], apart, 0)
 
 
 def _alike(one: Sketch, other: Sketch, seen: NDArray[np.bool_]) -> tuple[float | None, float | None]:

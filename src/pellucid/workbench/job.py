@@ -130,7 +130,7 @@ def run_case(
             recorder.created(explanation)
     scores = score_panel(panel, case, request.metrics, progress) if request.metrics else ()
     answers = tuple(answer(e, on) for e in panel.explanations)
-    alike = agreements(panel.explanations, [e.provenance.method for e in panel.explanations])
+    alike = agreements(panel.explanations, answers)
     apart = differences(panel.explanations, request.atlas)
     checks = calculation_checks(panel, progress) if request.checks else ()
     return Finished(opened, panel, scores, verdict, {}, answers, alike, apart, checks)
