@@ -190,8 +190,6 @@ def _one_scale(one: Sketch, other: Sketch) -> tuple[Sketch, Sketch]:
     """Both on the larger of their two scales."""
     fixed = one.display.fixed and other.display.fixed
     limit = max(one.display.limit, other.display.limit)
-    if not fixed:
-        limit = float(max(np.abs(one.values).max(), np.abs(other.values).max())) or 1.0
     words = f"one scale for both maps and their difference: full strength at {number(limit)} {one.display.unit}"
     words += ", the larger of their two fixed scales" if fixed else ", of these two maps only: not comparable"
     made = (replace(s, display=replace(s.display, limit=limit, fixed=fixed, scale_words=words)) for s in (one, other))
