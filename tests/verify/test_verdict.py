@@ -45,6 +45,9 @@ def test_deviation_is_relative_to_the_peers_largest_absolute_value() -> None:
     assert deviation(theirs.clone(), theirs) == 0
     assert deviation(theirs + torch.tensor([0.0, 0.5]), theirs) == 0.125
     assert deviation(torch.tensor([[[float("nan"), 1.0]]]), theirs) == float("inf")
+    two = torch.cat([theirs, theirs / 1000])
+    assert deviation(two + 0.001, two) == pytest.approx(0.25), "each item on its own scale, the worst counts"
+    assert deviation(torch.ones(1, 1, 2), torch.zeros(1, 1, 2)) == float("inf")
     with pytest.raises(ShapeMismatch, match="one shape"):
         deviation(torch.zeros(1, 1, 3), theirs)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf, isfinite
 
 import torch
 import torch.nn.functional as F
@@ -86,7 +87,9 @@ BRIDGES = {
 
 
 def deviation(ours: Tensor, theirs: Tensor) -> float:
-    """Largest difference relative to the largest absolute value of the peer's map; infinite where not finite.
+    """Largest difference relative to the largest absolute value of the peer's map, of the worst item.
+
+    Infinite where one of the two is not finite, or an item of the peer's map is blank and ours is not.
 
     Raises:
         ShapeMismatch: the two have different shapes.
@@ -96,5 +99,6 @@ def deviation(ours: Tensor, theirs: Tensor) -> float:
             f"expected maps of one shape, got {tuple(ours.shape)} and {tuple(theirs.shape)}",
             "compare with another bridge",
         )
-    gap = float((ours.double() - theirs.double()).abs().max()) / float(theirs.double().abs().max())
-    return gap if bool(torch.isfinite(torch.tensor(gap))) else float("inf")
+    gaps, scale = ((v.double().abs().flatten(1).amax(1)) for v in (ours - theirs, theirs))
+    worst = float(torch.where(gaps == 0, gaps, gaps / scale).max())
+    return worst if isfinite(worst) else inf

@@ -89,20 +89,20 @@ def verify(plan: Chosen, python: Path | None, step: Step) -> Verification:
     started = time.perf_counter()
     subjects = _Subjects()
     pairings, rows = _our_side(plan.comparisons, subjects, step)
-    jobs, defects = [p.job for p in pairings], []
+    shows, defects = [], []
     for d in plan.demonstrations:
         prepared = subjects.get(d.subject)
         if isinstance(prepared, Prepared):
-            jobs.append(Job(len(jobs), d.peer, d.call, prepared, d.options))
+            shows.append((d, Job(len(pairings) + len(shows), d.peer, d.call, prepared, d.options)))
         else:
             defects.append(Shown(d.defect, d.peer, "", "", Verdict.NOT_RUN, prepared))
+    jobs = [*(p.job for p in pairings), *(job for _, job in shows)]
     with tempfile.TemporaryDirectory(prefix="pellucid-verify-") as folder:
         answers, versions = ask(jobs, Path(folder), python, lambda job: step(f"{job.peer} {job.call}", 1))
     for pairing in pairings:
         rows.append(judge(pairing, answers[pairing.job.number]))
         step(f"{pairing.comparison.name} and {pairing.comparison.peer}", 1)
-    wanted = [d for d in plan.demonstrations if isinstance(subjects.get(d.subject), Prepared)]
-    for d, job in zip(wanted, jobs[len(pairings) :], strict=True):
+    for d, job in shows:
         defects.append(shown(d, job.subject, answers[job.number]))
         step(f"{d.defect} of {d.peer}", 1)
     versions = {"pellucid": {n: version(n) for n in ("pellucid", "torch", "numpy")}, **versions}
@@ -194,8 +194,8 @@ def judge(pairing: Pairing, answer: Answer) -> Row:
     if answer.reason:
         return row
     theirs = answer.found[c.take].double()
-    if not bool(theirs.any()):
-        return replace(row, reason="the peer's map is blank: nothing would be compared")
+    if not bool(theirs.flatten(1).any(1).all()):
+        return replace(row, reason="the peer's map of an item is blank: nothing would be compared")
     return _compared(row, pairing, theirs)
 
 
@@ -218,6 +218,7 @@ def _compared(row: Row, pairing: Pairing, theirs: Tensor) -> Row:
         for defect in sorted(formula.defects)
         if deviation(bridge.theirs(formula.values(evidence, frozenset({defect})), evidence), right) > row.tolerance
     ]
+    named = tuple(defects) or tuple(sorted(formula.defects))  # several may bite only together
     holds = as_it_is <= row.tolerance and mended <= row.tolerance
     verdict = Verdict.EXPLAINED if holds else Verdict.DIFFERS
-    return replace(row, verdict=verdict, deviation=gap, defects=tuple(defects), as_it_is=as_it_is, mended=mended)
+    return replace(row, verdict=verdict, deviation=gap, defects=named, as_it_is=as_it_is, mended=mended)
