@@ -12,7 +12,8 @@ from pellucid.show.sections import CaseReport, Check, MapPanel
 
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>'
 FORBIDDEN = re.compile(r"probab|confiden|\bproof|\bproven\b|certif|\btrust", re.IGNORECASE)
-PEAK = Peak("axial slice 4 of 12; no finer than 8 mm", (1, 2, 3), (3, 4, 5), (1.0, 2.0, 3.0), (8.0, 8.0, 8.0), "mm")
+AXES = ("sagittal slice", "coronal slice", "axial slice")
+PEAK = Peak("axial slice 4 of 12; no finer than 8 mm", (1, 2, 3), (3, 4, 5), (1.0, 2.0, 3.0), (8.0,) * 3, "mm", AXES)
 
 
 def lobes(name: str = "right lower lobe", count: int = 2) -> RegionTable:
@@ -75,7 +76,7 @@ def test_nothing_is_written_finer_than_it_means():
 def test_the_page_of_a_label_map(page):
     text = plain(page(told(lobes(count=40))))
     assert "62% of the positive evidence lies in the right lower lobe" in text
-    assert "Peak: axial slice 4 of 12; no finer than 8 mm." in text
+    assert "Peak: axial slice 4 of 12; no finer than 8 mm. The native cell around it: axial slices 4\u20136" in text
     assert "31 more regions stand in results.json." in text
     assert "3.1 \u00d7 mean" in text.replace("&times;", "\u00d7")
     assert not FORBIDDEN.search(text)

@@ -98,6 +98,10 @@ def test_oblique_volume_in_the_patients_terms(explained: Make, oblique: Callable
     assert found.peak.lps_mm == pytest.approx(grid.world(np.array([[2.0, 20.0, 3.0]]))[0], abs=0.5)
     assert (found.peak.first, found.peak.last) == ((2, 20, 3), (2, 20, 3))
     assert "axial slice 4 of 12" in found.peak.words
+    assert found.peak.around == ""
+    coarse = read(explained(values, grid, cell=(5.0, 1.0, 3.0))).peak
+    assert coarse is not None
+    assert coarse.around == "axial slices 3\u20135, coronal slice 21 and sagittal slices 1\u20135"
     assert found.slices is not None
     assert found.slices.view == "axial"
     assert [(s.first, s.last, s.share) for s in found.slices.slabs] == [(4, 4, 0.75)]
@@ -184,6 +188,7 @@ def test_no_share_is_finer_than_the_native_cell(explained: Make) -> None:
     assert found.peak is not None
     assert found.peak.cell == (8.0, 8.0)
     assert "no finer than 8 px" in found.peak.words
+    assert found.peak.around == "rows 1\u20135 and columns 1\u20135"
     assert any("smaller than the map's native cell" in note for note in found.regions.notes)
 
 

@@ -129,6 +129,7 @@ class Peak:
         lps_mm: place in the patient in LPS millimeters, rounded to the cell; None: no patient space.
         cell: edges of the native cell along the image's axes; empty: the method states none.
         unit: of ``cell``.
+        axes: what a reader counts along each axis of the image: ``row``, ``axial slice``.
     """
 
     words: str
@@ -137,6 +138,15 @@ class Peak:
     lps_mm: tuple[float, ...] | None
     cell: tuple[float, ...]
     unit: str
+    axes: tuple[str, ...]
+
+    @property
+    def around(self) -> str:
+        """The cell around it as a reader counts, from 1; empty where it is one voxel."""
+        if self.first == self.last:
+            return ""
+        spans = sorted(zip(self.axes, self.first, self.last, strict=True), reverse=len(self.axes) == 2)
+        return _listed([f"{n} {a + 1}" if a == b else f"{n}s {a + 1}{RANGE}{b + 1}" for n, a, b in spans])
 
 
 @dataclass(frozen=True)

@@ -156,8 +156,7 @@ def key_slices(one: Sketch) -> KeySlices:
             break
         slabs.append(Slab(first + 1, first + thick, share))
         free[first : first + thick] = False
-    view = f"axis {axis}" if grid.letters is None else _VIEWS[body_axis(grid, axis)]
-    return KeySlices(view, len(profile), tuple(slabs))
+    return KeySlices(_view(grid, axis), len(profile), tuple(slabs))
 
 
 def slice_axis(grid: Grid) -> int:
@@ -285,4 +284,10 @@ def _peak(one: Sketch) -> Peak:
     first = tuple(max(0, i - r) for i, r in zip(at, reach, strict=True))
     last = tuple(min(n - 1, i + r) for i, r, n in zip(at, reach, one.grid.shape, strict=True))
     point = patient_point(at, one.grid, one.cell) if one.grid.calibration is Calibration.PATIENT else None
-    return Peak(one.place, first, last, point, one.cell, length_unit(one.grid))
+    axes = ("row", "column") if one.grid.rank == 2 else tuple(f"{_view(one.grid, a)} slice" for a in range(3))
+    return Peak(one.place, first, last, point, one.cell, length_unit(one.grid), axes)
+
+
+def _view(grid: Grid, axis: int) -> str:
+    """The picture that a slice across this axis is."""
+    return f"axis {axis}" if grid.letters is None else _VIEWS[body_axis(grid, axis)]
