@@ -19,6 +19,7 @@ from pellucid.core.model import Model, OutputSpec
 from pellucid.core.prepare import InputSpec
 from pellucid.core.probe import Probe
 from pellucid.core.target import ClassScore, Margin, RegionScore, Target
+from pellucid.workbench.comparing import compare
 from pellucid.workbench.notebook import explain
 
 __all__ = [
@@ -42,5 +43,6 @@ __all__ = [
     "RegionScore",
     "Score",
     "Target",
+    "compare",
     "explain",
 ]

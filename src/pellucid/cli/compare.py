@@ -9,7 +9,6 @@ import typer
 from pellucid.cli import face
 from pellucid.core.atomic import write_text
 from pellucid.io.labelmap import parse_atlas
-from pellucid.workbench.comparing import Asked
 from pellucid.workbench.delivery import deliver_comparison
 
 First = Annotated[Path, typer.Argument(help="A saved explanation (.json); its grid is used.")]
@@ -33,8 +32,8 @@ def compare(
     """Show two saved maps side by side on one scale, with their difference region by region."""
     with face.reported(as_json):
         recorder = face.recorder(audit)
-        asked = Asked(atlas=parse_atlas(atlas) if atlas else None, ranks=ranks, prior=prior)
-        done = deliver_comparison((first, second), asked, face.out_folder(out), recorder)
+        regions = parse_atlas(atlas) if atlas else None
+        done = deliver_comparison((first, second), face.out_folder(out), recorder, regions, ranks, prior)
         results = done.plain()
         write_text(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False))
         if as_json:

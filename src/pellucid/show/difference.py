@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.figure import Figure
 
+from pellucid.core.errors import BadOption
 from pellucid.show.answers import AGREEMENT, Layout
 from pellucid.show.figure import Sketch, Stage, draw_rows
 from pellucid.show.scenery import Framing
@@ -75,6 +76,19 @@ class Difference:
     def unit(self) -> str:
         """Of the values."""
         return self.maps[0].display.unit
+
+    def plot(self, show_anyway: bool = False) -> Figure:
+        """The bare image, both maps and their difference.
+
+        Args:
+            show_anyway: draw maps although a score lies below its operating point.
+
+        Raises:
+            BadOption: it does, and nobody asked for them.
+        """
+        if self.state == "withheld" and not show_anyway:
+            raise BadOption(f"no map is shown: {self.why}", "pass show_anyway=True to see them all the same")
+        return draw_difference(self, Framing())
 
     def plain(self) -> dict[str, Any]:
         """As JSON types; what is withheld is not in it."""

@@ -1,7 +1,7 @@
 """Two maps of one case against each other: on one grid, on one scale, region by region."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -28,53 +28,53 @@ _TOLERANCE = 0.05  # by which the voxels of two networks may differ and still co
 _BOTH = 0.5  # of a block that both networks must have seen
 
 
-@dataclass(frozen=True)
-class Asked:
-    """How two maps are to be compared.
+def compare(
+    first: Explanation,
+    second: Explanation,
+    names: tuple[str, str] | None = None,
+    atlas: LabelMap | None = None,
+    ranks: bool = False,
+    prior: bool = False,
+) -> Difference:
+    """Put two maps of one case on one grid and one scale, and subtract the second from the first.
 
     Args:
-        names: of the two; empty: what differs between them.
-        atlas: the reader's own regions; None: thirds.
+        first: gives the grid and the image.
+        second: of another target, model or method, or of an earlier examination.
+        names: of the two; None: what differs between them.
+        atlas: the reader's own regions; None: thirds of the image.
         ranks: compare ranks only, so that methods and units may differ.
         prior: the second is an earlier examination of the same patient.
-    """
-
-    names: tuple[str, str] | None = None
-    atlas: LabelMap | None = None
-    ranks: bool = False
-    prior: bool = False
-
-
-def compare_maps(first: Explanation, second: Explanation, asked: Asked | None = None) -> Difference:
-    """Bring the second map onto the grid of the first, and subtract it there.
-
-    Args:
-        first: with its image; gives the grid.
-        second: of the same case, or of an earlier examination of the same patient.
-        asked: names, regions, ranks only.
 
     Raises:
         BadOption: two cases, or two methods or units without ``ranks``.
         ShapeMismatch: grids that cannot be brought together.
         BadRegion: two frames of reference, or a label map that does not fit.
+
+    Example:
+        >>> import pellucid, torch
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 3))
+        >>> image = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+        >>> maps = [pellucid.explain(net, image, target=t, method="InputXGradient") for t in (0, 2)]
+        >>> pellucid.compare(*maps).title
+        'InputXGradient: class 0 against class 2'
     """
-    asked = asked or Asked()
-    _check(first, second, asked)
+    _check(first, second, ranks, prior)
     one, other = (sketch(e, show_anyway=True) for e in (first, second))
     values, seen, notes = _onto(one, other)
     cell = _coarser(one, other)
     one = replace(one, cell=cell)
     other = Sketch(replace(second, image=_image_onto(first, second)), values, one.grid, other.display, cell)
     minus = None
-    if not asked.ranks:
+    if not ranks:
         one, other = _one_scale(one, other)
         minus = _minus(one, other, seen)
     field = None if seen.all() else seen
-    on = Ground(one.grid, divide(one.grid, field, asked.atlas), field)
+    on = Ground(one.grid, divide(one.grid, field, atlas), field)
     rank, overlap = _alike(one, other, seen)
     state, why = _state(one, other)
-    names = asked.names or names_of(first, second, asked.prior)
-    method = first.provenance.method if not asked.ranks else "ranks only"
+    names = names or names_of(first, second, prior)
+    method = "ranks only" if ranks else first.provenance.method
     return Difference(
         f"{method}: {names[0]} against {names[1]}",
         names,
@@ -87,7 +87,7 @@ def compare_maps(first: Explanation, second: Explanation, asked: Asked | None = 
         overlap,
         state,
         why,
-        (*notes, *on.division.notes, *_doubts(first, second, asked.prior)),
+        (*notes, *on.division.notes, *_doubts(first, second, prior)),
     )
 
 
@@ -103,7 +103,7 @@ def differences(explanations: Sequence[Explanation], atlas: LabelMap | None = No
         for second in seconds:
             same = second.provenance.method == made.method and second.provenance.settings == made.settings
             if same and second.attribution.unit == first.attribution.unit:
-                found.append(compare_maps(first, second, Asked((targets[0], targets[1]), atlas)))
+                found.append(compare(first, second, (targets[0], targets[1]), atlas))
     return tuple(found)
 
 
@@ -119,15 +119,15 @@ def names_of(first: Explanation, second: Explanation, prior: bool = False) -> tu
     return ", ".join(a for a, _ in apart), ", ".join(b for _, b in apart)
 
 
-def _check(first: Explanation, second: Explanation, asked: Asked) -> None:
+def _check(first: Explanation, second: Explanation, ranks: bool, prior: bool) -> None:
     one, other = first.provenance, second.provenance
-    if one.case != other.case and not asked.prior:
+    if one.case != other.case and not prior:
         raise BadOption(
             f"expected two maps of one case, got {one.case} and {other.case}: maps of two patients are never compared",
             "if the second is an earlier examination of the same patient, say so with --prior",
         )
     units = tuple(e.attribution.unit for e in (first, second))
-    if not asked.ranks and (one.method != other.method or units[0] != units[1]):
+    if not ranks and (one.method != other.method or units[0] != units[1]):
         raise BadOption(
             f"expected two maps of one method and unit to subtract, got {one.method} in {units[0]} and "
             f"{other.method} in {units[1]}",

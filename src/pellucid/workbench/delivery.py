@@ -10,12 +10,13 @@ from pellucid.core.errors import PellucidError
 from pellucid.core.explanation import Explanation
 from pellucid.core.grid import Calibration
 from pellucid.io.archive import load_explanation
+from pellucid.io.labelmap import LabelMap
 from pellucid.io.models import GoldenResult, LoadedModel, require_golden
 from pellucid.io.nifti import write_nifti
 from pellucid.show.difference import Difference
 from pellucid.show.report import render_comparison, write_comparison
 from pellucid.show.scenery import burned
-from pellucid.workbench.comparing import Asked, compare_maps
+from pellucid.workbench.comparing import compare
 from pellucid.workbench.explaining import Progress
 from pellucid.workbench.job import Finished, Request, run_case, save_maps
 from pellucid.workbench.recording import Recorder
@@ -91,21 +92,30 @@ class Compared:
         }
 
 
-def deliver_comparison(saved: tuple[Path, Path], asked: Asked, folder: Path, recorder: Recorder) -> Compared:
+def deliver_comparison(
+    saved: tuple[Path, Path],
+    folder: Path,
+    recorder: Recorder,
+    atlas: LabelMap | None = None,
+    ranks: bool = False,
+    prior: bool = False,
+) -> Compared:
     """Compare two saved explanations, and write their page and the difference into a folder.
 
     Args:
         saved: the two archives.
-        asked: how.
         folder: that exists.
         recorder: of the audit events.
+        atlas: the reader's own regions; None: thirds of the image.
+        ranks: compare ranks only.
+        prior: the second is an earlier examination of the same patient.
 
     Raises:
         PellucidError: of an archive, the label map, or two maps that cannot be compared; nothing is written then.
     """
     try:
         first, second = (load_explanation(path) for path in saved)
-        one = compare_maps(first, second, asked)
+        one = compare(first, second, None, atlas, ranks, prior)
     except PellucidError as error:
         recorder.failed("compare", type(error).__name__)
         raise

@@ -1,6 +1,5 @@
 """An image divided into named regions: by a label map, or into thirds along its own axes."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,13 +153,9 @@ def _oblique(grid: Grid) -> tuple[str, ...]:
         return ("the file states no sides of the patient: thirds are counted along the axes of the file",)
     if grid.calibration is not Calibration.PATIENT:
         return ()
-    turned = [_path(grid, a) for a in range(3) if len(side_letters(grid, a, forward=True)) > 1]
+    turned = [
+        " to ".join(side_letters(grid, a, forward) for forward in (False, True))
+        for a in range(3)
+        if len(side_letters(grid, a, forward=True)) > 1
+    ]
     return (f"the slices are oblique: thirds run along their own axes ({', '.join(turned)})",) if turned else ()
-
-
-def _path(grid: Grid, axis: int) -> str:
-    return " to ".join(_letters(side_letters(grid, axis, forward)) for forward in (False, True))
-
-
-def _letters(sides: Sequence[str]) -> str:
-    return "".join(sides)
