@@ -36,6 +36,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
              "--method", "HiResCAM", "--method", "GradCAM", "--audit", folder / "audit" / "audit.jsonl"]  # fmt: skip
     done = CliRunner().invoke(app, [str(w) for w in words])
     assert done.exit_code == 0, done.output
+    maps = [folder / "out" / name / "HiResCAM.json" for name in ("one", "two")]
+    words = ["compare", *maps, "--out", folder / "out" / "c", "--prior", "--audit", folder / "audit" / "audit.jsonl"]
+    done = CliRunner().invoke(app, [str(w) for w in words])
+    assert done.exit_code == 0, done.output
     return folder / "out"
 
 
@@ -44,7 +48,7 @@ def run(browser: str, profile: Path, *words: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
-@pytest.mark.parametrize("page", ["index.html", "one/report.html"])
+@pytest.mark.parametrize("page", ["index.html", "one/report.html", "c/compare.html"])
 def test_page_opens_and_is_not_blank(browser: str, pages: Path, tmp_path: Path, page: str) -> None:
     shot = tmp_path / "shot.png"
     run(browser, tmp_path / "a", "--window-size=1400,1800", f"--screenshot={shot}", (pages / page).as_uri())
