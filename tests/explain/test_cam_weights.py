@@ -256,6 +256,10 @@ def test_canceling_activations_are_told_and_stay_finite(nets, model_of, explaine
     answer = explained(XGradCAM("front"), model_of(net, 2, channels=(1,)), x)
     assert torch.isfinite(answer.maps["image"]).all()
     assert any("nearly cancel" in w for w in answer.warnings)
+    below = nets.seeded(lambda: nn.Sequential(nn.Conv2d(1, 1, 1), nn.Flatten(), nn.Linear(64, 3)))
+    below[0].bias.data[:] = -13
+    answer = explained(XGradCAM("0"), model_of(below, 2, channels=(1,)), x)
+    assert any("negative on the whole" in w for w in answer.warnings)
     assert explained(XGradCAM("front"), model_of(pooled(nets, 2), 2), nets.noise(1, 2, 8, 8)).warnings == ()
 
 

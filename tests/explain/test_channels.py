@@ -198,6 +198,18 @@ def test_the_fill_matters_and_is_the_scenes_first(subject, explained):
     assert not torch.allclose(own, explained(ScoreCAM("front"), s.model, s.inputs).maps["image"])
 
 
+def test_negative_activations_are_told(nets, model_of, explained):
+    """A logit per cell, far below zero everywhere: its channel at zero would be a strong yes."""
+    net = nets.seeded(lambda: nn.Sequential(nn.Conv2d(2, 1, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    net[0].bias.data[:] = -13
+    x = nets.noise(1, 2, 8, 8)
+    answer = explained(AblationCAM("0"), model_of(net, 2), x, ClassScore(0))
+    assert float(answer.maps["image"].min()) > 0
+    assert "negative on the whole" in answer.warnings[0]
+    net[0].bias.data[:] = 13
+    assert explained(AblationCAM("0"), model_of(net, 2), x, ClassScore(0)).warnings == ()
+
+
 def test_evidence_against_only_is_told(nets, model_of, explained):
     net, x = linear_tail(nets, 2), nets.noise(1, 2, 8, 8)
     net.tail[1].weight.data.abs_().neg_()

@@ -25,7 +25,8 @@ _REVERSED = (
     "or reversed: choose a layer behind a ReLU"
 )
 _CANCELING = (
-    "some channel's activations nearly cancel, which makes its weight arbitrarily large: choose a layer behind a ReLU"
+    "some channels' activations nearly cancel or are negative on the whole, where XGradCAM's weights are arbitrarily "
+    "large or reversed: choose a layer behind a ReLU"
 )
 
 
@@ -183,8 +184,8 @@ class XGradCAM(LayerExplainer):
     """Which coarse regions of a layer speak for the target: channels weighted by the gradient where they are active.
 
     ``ReLU(sum_k w_k A_k)`` with ``w_k = sum_ij g_ij A_ij / sum_ij A_ij``. Before the ReLU the cells sum to ``sum g A``,
-    which is the score itself for a ReLU tail without bias. Where a channel's activations cancel the weight has no
-    meaning, which is told; no statement is finer than the layer's cells.
+    which is the score itself for a ReLU tail without bias. Where a channel's activations cancel or are negative on the
+    whole the weight is huge or reversed, which is told. No statement is finer than the layer's cells.
 
     Returns:
         Attribution without negative values, in the target's unit per cell.
@@ -208,7 +209,7 @@ class XGradCAM(LayerExplainer):
     card: ClassVar[Card] = Card(
         family=Family.CAM,
         shows="coarse regions of one layer that speak for the target, each channel weighted where it is active",
-        caution="as coarse as the layer's cells; weights are meaningless where a channel's activations cancel",
+        caution="as coarse as the layer's cells; weights are huge or reversed where activations are not positive",
         equation=r"\mathrm{ReLU}\sum_k \frac{\sum_{ij} g^k_{ij} A^k_{ij}}{\sum_{ij} A^k_{ij}} A^k",
         source="fu2020axiom",
         cost_note=_SHARED,
@@ -222,7 +223,7 @@ class XGradCAM(LayerExplainer):
         a, g = read(probe, self.layer)
         total, size = a.sum(axes(a)), a.abs().sum(axes(a))
         weight = (g * a).sum(axes(a)) / _off_zero(total, _CANCELED * size)
-        canceling = ((total.abs() < _CLOSE * size) & (weight != 0)).any()
+        canceling = ((total < _CLOSE * size) & (weight != 0)).any()
         return positive_map(probe, weighted(weight, a), warnings=(_CANCELING,) if bool(canceling) else ())
 
 

@@ -20,6 +20,10 @@ from pellucid.core.space import axes, resize
 from pellucid.explain.cells import activation, positive_map, weighted, wide
 
 _ONE_WINS = 0.99  # of the softmax weight
+_NEGATIVE = (
+    "some channels are negative on the whole: at zero they are not absent but stronger, which reverses their part of "
+    "the map; choose a layer behind a ReLU"
+)
 _MOST = 64  # versions of the batch behind the layer at once
 _BYTES = 256 * 2**20  # more at once is no faster
 _SHARE = 0.25  # of the free memory
@@ -101,8 +105,8 @@ class AblationCAM(LayerExplainer):
     """Which regions of a layer the score loses when a channel is switched off: no gradient.
 
     ``ReLU(sum_k (S - S_k) A_k)``, ``S_k`` with channel ``k`` set to zero. Only what comes after the layer is computed
-    for each channel. Zero is no neutral value where activations are signed, and two channels that say the same cover
-    for each other. No statement is finer than the layer's cells.
+    for each channel. Where activations are negative zero is no absence, which is told; two channels that say the same
+    cover for each other. No statement is finer than the layer's cells.
 
     Returns:
         Attribution without negative values, in the target's unit times that of the activation.
@@ -149,7 +153,9 @@ class AblationCAM(LayerExplainer):
             channels = torch.arange(first, min(first + step, count), device=a.device)
             without += probe.behind(layer, _switched_off(channels), len(channels)).view(len(channels), -1)
         weight = wide(probe.baseline_score)[:, None] - wide(torch.stack(without, 1))
-        return positive_map(probe, weighted(weight.to(a), a), f"{probe.target.unit} x activation")
+        negative = bool(((a.flatten(2).sum(2) < 0) & (weight != 0)).any())
+        unit, warnings = f"{probe.target.unit} x activation", (_NEGATIVE,) if negative else ()
+        return positive_map(probe, weighted(weight.to(a), a), unit, warnings)
 
 
 def _switched_off(channels: Tensor) -> Edit:

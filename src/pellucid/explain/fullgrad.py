@@ -129,5 +129,6 @@ def _incomplete(totals: Tensor, score: Tensor, tolerance: float) -> tuple[str, .
         return ()
     return (
         f"image and biases explain {float(explained[worst]):.3g} of the score {float(score[worst]):.3g}: the network "
-        "holds something that is not piecewise linear (GELU, SiLU, instance normalization, attention)",
+        "holds something that is not piecewise linear (GELU, instance normalization, the image normalized inside the "
+        "network), or constants that are no layer's bias",
     )
