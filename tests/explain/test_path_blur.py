@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pellucid.core.card import Cost
-from pellucid.core.errors import BadOption
+from pellucid.core.errors import BadOption, CannotDo
 from pellucid.core.grid import Grid
 from pellucid.core.infill import Constant
 from pellucid.core.probe import Probe, Scene
@@ -124,8 +124,14 @@ def test_a_flat_image_gets_nothing(nets, model_of, explained):
 def test_an_input_without_space_is_held_fixed_and_that_is_told(subject, explained):
     s = subject("image-and-vector", 2)
     answer = explained(BlurIG(64), s.model, s.inputs, s.target)
-    assert answer.warnings == ("input 'covariates' was held fixed: it has no space to blur",)
+    assert answer.warnings == ("input 'covariates' was held fixed: it cannot be blurred",)
     assert list(answer.maps) == ["image"]
+
+
+def test_without_an_image_it_is_refused(nets, model_of, explained):
+    model = model_of(nets.linear(5, 1), 0, channels=(5,))
+    with pytest.raises(CannotDo, match="is an image to blur"):
+        explained(BlurIG(2), model, nets.noise(2, 5), ClassScore(0))
 
 
 def test_cost_and_words(subject):

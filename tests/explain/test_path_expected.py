@@ -211,6 +211,8 @@ def test_an_open_gap_is_told_with_the_sampling_error(model_of):
 def test_a_background_that_does_not_fit_is_refused(broken, subject, nets):
     s = subject("two-images", 2)
     background = normal(nets, s.inputs)
+    spare = Scene(background={**background, "labs": nets.noise(1, 4)})  # of another model: not looked at
+    ExpectedGradients(4)(Probe(s.model, s.inputs, s.target, (), spare))
     background |= {
         "missing": {},
         "shape": {"ct": background["ct"][..., 1:]},

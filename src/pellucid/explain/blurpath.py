@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pellucid.core.card import Ask, Card, Cost, Family
-from pellucid.core.errors import BadOption
+from pellucid.core.errors import BadOption, CannotDo
 from pellucid.core.explainer import Explainer
 from pellucid.core.explanation import Attribution
 from pellucid.core.masking import Stream
@@ -35,6 +35,7 @@ class BlurIG(Explainer):
 
     Raises:
         BadOption: fewer than one step, or a blur that is not positive.
+        CannotDo: no input is an image.
 
     Source:
         xu2020attribution. The blur is diffusion on the voxels themselves (lindeberg1990scale), with closed edges.
@@ -90,6 +91,8 @@ class BlurIG(Explainer):
             for n, x in probe.inputs.items()
             if x.ndim > 2 and x.is_floating_point()
         }
+        if not spaces:
+            raise CannotDo(f"none of the inputs {list(probe.inputs)} is an image to blur", "use IntegratedGradients")
         sigmas = [self._strongest(probe) * (1 - i / self.steps) ** 2 for i in range(self.steps + 1)]
         maps = {n: torch.zeros_like(probe.inputs[n]) for n in spaces}
         changes: deque[Mapping[str, Tensor]] = deque()  # of the points whose gradients are still to come
@@ -106,7 +109,7 @@ class BlurIG(Explainer):
             cell=(1.0,) * probe.grid.rank,
             difference=probe.baseline_score - probe.score(blurred),
         )
-        fixed = tuple(f"input {n!r} was held fixed: it has no space to blur" for n in probe.inputs if n not in spaces)
+        fixed = tuple(f"input {n!r} was held fixed: it cannot be blurred" for n in probe.inputs if n not in spaces)
         return replace(answer, warnings=gap_warning(answer, f"{self.steps} steps", "use more steps") + fixed)
 
     def _strongest(self, probe: Probe) -> float:

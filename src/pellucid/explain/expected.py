@@ -1,6 +1,6 @@
 """Integrated gradients averaged over many reference inputs, by sampling."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import ceil, prod
 from typing import Annotated, ClassVar
@@ -17,8 +17,8 @@ from pellucid.core.masking import Stream
 from pellucid.core.probe import Probe
 from pellucid.explain.path import between, gap_warning
 
-# standard deviation as a share of the image's edge. Flat images (the mean, a constant) are left out: where a network
-# normalizes contrast the gradient has no bound beside them, and rare draws decide the map
+# standard deviation as a share of the image's edge. The second fill of most modalities, the flat mean, is left out:
+# where a network normalizes contrast the gradient has no bound beside a flat image, and rare draws would decide the map
 _BLURS = (1 / 16, 1 / 8)
 
 
@@ -89,19 +89,20 @@ class ExpectedGradients(Explainer):
     def __call__(self, probe: Probe) -> Attribution:
         """See ``Explainer``."""
         inputs, generator = probe.inputs, torch.Generator().manual_seed(probe.scene.seed)
-        references = self._references(probe, generator)
-        draws = drawn(len(references), self._shares(probe)[1], generator)
+        count, rounds = self._shares(probe)
+        reference = self._references(probe, generator)
+        draws = drawn(count, rounds, generator)
         sums = {n: Running(x) for n, x in inputs.items() if x.is_floating_point()}
         whole = Running(probe.baseline_score)
-        points = (between(references[draw.reference], inputs, draw.a) for draw in draws)
+        points = (between(reference(draw.reference), inputs, draw.a) for draw in draws)
         gradients = Stream(probe, self.baseline, gradient=True).gradients(points)
         for draw, gradient in zip(draws, gradients, strict=True):
-            start = references[draw.reference]
+            start = reference(draw.reference)
             values = {n: (inputs[n] - start[n]).mul_(gradient[n]) for n in sums}
             whole.add(torch.stack([v.flatten(1).sum(1) for v in values.values()]).sum(0), draw.neighbor)
             for n, value in values.items():
                 sums[n].add(value, draw.neighbor)
-        score = torch.stack([probe.score(reference) for reference in references]).mean(0)
+        score = torch.stack([probe.score(reference(i)) for i in range(count)]).mean(0)
         answer = Attribution(
             maps={n: s.mean for n, s in sums.items()},
             unit=probe.target.unit,
@@ -127,7 +128,7 @@ class ExpectedGradients(Explainer):
                 f"expected a background of items shaped {wanted}, got {got} with {sorted(counts)} items",
                 "give as many reference items for every input, prepared as the case is",
             )
-        return background
+        return {n: background[n] for n in wanted}
 
     def _fills(self, probe: Probe) -> tuple[Infill, ...]:
         """What stands for references where there is no background."""
@@ -145,17 +146,21 @@ class ExpectedGradients(Explainer):
         count = min(known, self.samples)
         return count, ceil(self.samples / count)
 
-    def _references(self, probe: Probe, generator: torch.Generator) -> list[Mapping[str, Tensor]]:
-        """The references, each shaped as the batch; of a background larger than the samples a random choice."""
+    def _references(self, probe: Probe, generator: torch.Generator) -> Callable[[int], Mapping[str, Tensor]]:
+        """The references by index, each shaped as the batch; of a background larger than the samples a random choice.
+
+        A background stays where it is: an item of it is brought to the model when it is asked for.
+        """
         background = self._background(probe)
         if background is None:
-            return [Stream(probe, fill).fill for fill in self._fills(probe)]
-        items = len(next(iter(background.values())))
-        chosen = torch.randperm(items, generator=generator)[: self._shares(probe)[0]].tolist()
-        moved = {n: background[n] for n, x in probe.inputs.items() if x.is_floating_point()}
-        return [
-            {n: moved[n][i].to(x).expand_as(x) if n in moved else x for n, x in probe.inputs.items()} for i in chosen
-        ]
+            return [Stream(probe, fill).fill for fill in self._fills(probe)].__getitem__
+        chosen = torch.randperm(len(next(iter(background.values()))), generator=generator).tolist()
+
+        def item(index: int) -> Mapping[str, Tensor]:
+            moved = {n: items[chosen[index]].to(probe.inputs[n]) for n, items in background.items()}
+            return {n: moved[n].expand_as(x) if n in moved else x for n, x in probe.inputs.items()}
+
+        return item
 
 
 @dataclass(frozen=True)

@@ -96,11 +96,11 @@ class IntegratedGradients(Explainer):
             cell=(1.0,) * probe.grid.rank,
             difference=probe.baseline_score - probe.score(stream.fill),
         )
-        open_items = torch.ones_like(answer.gap, dtype=torch.bool)
+        open_items = torch.ones(probe.batch, dtype=torch.bool, device=probe.model.device)
         for level in self._levels():
             _add_level(slopes, level, stream)
             for n, slope in slopes.items():
-                answer.maps[n][open_items] = ((probe.inputs[n] - stream.fill[n]).mul_(slope))[open_items]
+                answer.maps[n][open_items] = (probe.inputs[n] - stream.fill[n]).mul_(slope)[open_items]
             open_items &= answer.gap > (self.tolerance or 0)
             points = level.points
             if not bool(open_items.any()):
