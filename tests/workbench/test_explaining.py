@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from pellucid.core.errors import CannotDo, UnknownLabel, UnknownLayer
 from pellucid.core.explanation import Reference
@@ -13,6 +14,7 @@ from pellucid.core.prepare import InputSpec
 from pellucid.core.target import ClassScore, Margin, RegionScore
 from pellucid.explain.cam import GradCAM, HiResCAM
 from pellucid.explain.gradient import InputXGradient, Saliency
+from pellucid.explain.guided import GuidedBackprop
 from pellucid.explain.occlusion import Occlusion
 from pellucid.explain.path import IntegratedGradients
 from pellucid.testing import unchanged
@@ -173,6 +175,20 @@ def test_methods_that_cannot_are_skipped_or_refused(classifier, make_case) -> No
     for method in (methods[0], methods[1], methods[3]):
         with pytest.raises(CannotDo, match="ONNX shows only its output"):
             explain_case(opened, [ClassScore()], [method])
+
+
+def test_what_only_the_networks_operations_show_is_skipped_or_refused(make_case) -> None:
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.GELU(), nn.Flatten(), nn.LazyLinear(2))
+    net(torch.zeros(1, 1, 32, 32))
+    opened = open_case(make_case(), Model(net, (InputSpec(),)))
+    methods, both = [Saliency(), GuidedBackprop()], [ClassScore(0), ClassScore(1)]
+    panel = explain_case(opened, both, methods, Manner(strict=False))
+    assert panel.titles == ["Saliency: class 0", "Saliency: class 1"]
+    assert [name for name, _ in panel.skipped] == ["GuidedBackprop"]
+    with pytest.raises(CannotDo):
+        explain_case(opened, both, methods)
+    with pytest.raises(CannotDo, match=r"no method can explain this model\. GuidedBackprop:"):
+        explain_case(opened, both, methods[1:], Manner(strict=False))
 
 
 def test_a_layer_that_is_not_there_is_skipped_or_refused(classifier, make_case) -> None:

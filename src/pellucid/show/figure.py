@@ -27,6 +27,7 @@ _LINES = {"for": "above the null: speaks for the target", "against": "speaks aga
 _DARK = 0.05
 _MOST = 0.8  # of a pane that the network saw: beyond it a picture of the field's border says nothing
 _FILIGREE = 8  # pixels of a native cell below which full lines would hide the wash they bound
+_BELOW_NULL = "no region: nothing above the null"
 _ALONE = 0.7  # of the width of a row, where a single pane stands in it
 
 
@@ -278,11 +279,17 @@ def _tile(one: Sketch, scenery: Scenery, pane: Pane, stage: Stage, lead: bool) -
     outlines = (*contours, *tile.outlines)
     tile = replace(tile, outlines=outlines, cell=_cell(one, pane, lead))
     if stage == "contour":
-        return tile
+        return replace(tile, message=_BELOW_NULL) if lead and not _above(display, one.values) else tile
     alone = not scenery.palette.washes
     base = np.full_like(tile.base, _DARK) if alone else gray_of(tile.base)
     ramp = _ramp(display, scenery, alone) if lead else None
     return replace(tile, base=base, wash=paint_map(values, display, scenery.palette, alone), ramp=ramp)
+
+
+def _above(display: Display, values: Map) -> bool:
+    """Whether a region is drawn anywhere, on this slice or another."""
+    regions = (display.region(values), display.against(values))
+    return any(r is not None and bool(r.any()) for r in regions)
 
 
 def _contours(display: Display, values: Map, scenery: Scenery, smooth: bool) -> tuple[Outline, ...]:

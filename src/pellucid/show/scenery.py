@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,7 @@ class Framing:
         show_anyway: draw maps although the model says no.
         width: of the panes of one row together, in pixels.
         whole: show the whole image, also where the network saw only a small part of it.
+        views: planes of a volume: all three, or the first one (axial in a patient).
     """
 
     region: Region | None = None
@@ -53,6 +55,7 @@ class Framing:
     show_anyway: bool = False
     width: int = 860
     whole: bool = False
+    views: Literal[1, 3] = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +143,7 @@ def make_scenery(
         raise BadOption(f"expected a voxel inside {grid.shape}, got {tuple(at)}", "give one index per axis")
     start, shape = ((0,) * grid.rank, grid.shape) if framing.whole else _field(prepared, grid, at)
     part = _Part(image, prepared, grid.cropped(start, shape), start, at, framing, window_of(image) if image else None)
-    cut = planes(part.grid)
+    cut = planes(part.grid)[: framing.views]
     scale = _scale(cut, part.grid, (framing.width - 12 * (across - 1)) / across)
     panes = []
     for plane in cut:

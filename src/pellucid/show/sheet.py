@@ -69,7 +69,7 @@ class Sheet:
         for name, row, row_height in zip(names, self.rows, heights, strict=True):
             if name:
                 page.text(name, _MARGIN, y + 2, INK, BODY, "bold")
-            page.row(row, y + (_LINE if name else 0), inner)
+            page.row(row, y + (_LINE if name else 0), inner, shared=bool(self.names))
             y += row_height + _GAP
         y = page.legend(legend, y) + (8 if legend else 0)
         page.lines(foot, y, FAINT, SMALL, "normal")
@@ -135,10 +135,10 @@ class _Page:
             y += _LINE
         return y
 
-    def row(self, row: Sequence[Tile], y: float, inner: int) -> None:
-        """Panes side by side; a color scale that serves the whole row may be wider than its pane."""
+    def row(self, row: Sequence[Tile], y: float, inner: int, shared: bool) -> None:
+        """Panes side by side; a color scale that serves the whole row (``shared``) may be wider than its pane."""
         tallest, x = max(t.base.shape[0] for t in row), _MARGIN
-        alone = sum(t.ramp is not None for t in row) == 1 and row[0].ramp is not None
+        alone = shared and sum(t.ramp is not None for t in row) == 1 and row[0].ramp is not None
         for tile in row:
             height, width = tile.base.shape[:2]
             self.text(_shortened(tile.title, width), x, y + 4, INK, BODY)

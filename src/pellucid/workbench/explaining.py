@@ -88,16 +88,23 @@ def explain_case(
     able, skipped = _able(opened, explainers, manner.strict)
     needs = {need for e in able for need in e.needs(opened.model, opened.inputs)}
     shared = Probe(opened.model, opened.inputs, targets, needs, opened.scene, manner.precision)
-    explanations: list[Explanation] = []
-    probes: list[Probe] = []
+    made: list[tuple[Explanation, Explainer, Probe]] = []
     for aim in range(len(targets)):
         for explainer in able:
             if progress is not None:
                 progress(explainer.name)
             probe = shared.at(aim)
-            explanations.append(_explain(probe, explainer, opened, manner))
-            probes.append(probe)
-    return Panel(tuple(explanations), tuple(able) * len(targets), tuple(probes), tuple(skipped))
+            try:
+                made.append((_explain(probe, explainer, opened, manner), explainer, probe))
+            except CannotDo as error:  # some limits show only in the network's operations (a GELU, a head that pools)
+                if manner.strict:
+                    raise
+                if aim == 0:  # the same for every target
+                    skipped.append((explainer.name, error.problem))
+    if not made:
+        raise CannotDo("no method can explain this model", "; ".join(f"{name}: {why}" for name, why in skipped))
+    explanations, explainers, probes = zip(*made, strict=True)
+    return Panel(tuple(explanations), tuple(explainers), tuple(probes), tuple(skipped))
 
 
 def _able(
