@@ -60,6 +60,7 @@ def test_a_method_is_made_from_text(text, made) -> None:
         ("Occlusion:infill=gray", BadOption, "names no fill"),
         ("IntegratedGradients:steps=0", BadOption, "at least 1 step"),
         ("IntegratedGradients:steps=2.5", BadOption, "steps must be int, got '2.5'"),
+        ("FullGrad:rescaled=1", BadOption, "rescaled must be true or false, got '1'"),
     ],
 )
 def test_text_that_makes_no_method_is_answered(text, error, words) -> None:
@@ -84,6 +85,8 @@ def test_a_metric_takes_its_words_and_no_others() -> None:
         (float | Literal["auto"], "0.5", 0.5),
         (str, "7", "7"),
         (Infill | None, "none", None),
+        (bool, "True", True),
+        (bool, "false", False),
     ],
 )
 def test_values_are_read_by_their_type(kind, text, value) -> None:
@@ -96,7 +99,14 @@ def test_what_cannot_be_written_is_set_from_python() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["Saliency", "GradCAM:layer=relu#2", "Occlusion:window=16,stride=8", "IntegratedGradients:steps=7"]
+    "text",
+    [
+        "Saliency",
+        "GradCAM:layer=relu#2",
+        "Occlusion:window=16,stride=8",
+        "IntegratedGradients:steps=7",
+        "FullGrad:rescaled=true",
+    ],
 )
 def test_a_method_is_spelled_as_it_was_written(text) -> None:
     assert spell(make_explainer(text)) == text

@@ -80,6 +80,8 @@ def spell(declared: Explainer | Metric) -> str:
 def _plain(value: object) -> str:
     if isinstance(value, Infill):
         return value.words
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -108,6 +110,10 @@ def _parse(key: str, text: str, kind: object) -> object:
     words = [w for o in options if get_origin(o) is Literal for w in get_args(o)]
     if text in words or str in options:
         return text
+    if bool in options:
+        words += ["true", "false"]
+        if text.lower() in words:
+            return text.lower() == "true"
     for number in (int, float):
         if number in options:
             with suppress(ValueError):
