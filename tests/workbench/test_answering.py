@@ -49,7 +49,8 @@ def test_ninths_of_a_picture_have_the_shares_they_were_given(explained: Make) ->
     assert rows["lower third, image left"].against == pytest.approx(0.25)
     assert rows["upper third, image left"].density == pytest.approx(0.75 * 9)
     assert sum(r.part for r in rows.values()) == pytest.approx(1)
-    assert found.sentences[0] == (
+    assert found.sentences[0] == "Of all evidence, 67% speaks for and 33% against."
+    assert found.sentences[1] == (
         "75% of the positive evidence lies in the upper third, image left, 6.8 times what its area alone would hold."
     )
     assert not any("patient" in words for words in found.sentences), "a picture has no side of the patient"

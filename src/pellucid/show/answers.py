@@ -55,12 +55,14 @@ class RegionTable:
         measure: ``area`` or ``volume``.
         rows: the regions of a label map by falling share, what no label covers last.
         notes: what a reader must know of the regions.
+        balance: share of the positive in all evidence, for and against; None: the map has none against.
     """
 
     layout: Layout
     measure: str
     rows: tuple[RegionShare, ...]
     notes: tuple[str, ...] = ()
+    balance: float | None = None
 
     @property
     def leading(self) -> RegionShare | None:
@@ -266,9 +268,11 @@ def region_words(table: RegionTable | None) -> tuple[str, ...]:
     lead = table.leading if table is not None else None
     if table is None or lead is None:
         return ()
+    both = table.balance
+    words = [] if both is None else [f"Of all evidence, {percent(both)} speaks for and {percent(1 - both)} against."]
     if table.layout == "axes":
-        return (*_axes_words(table.rows),)
-    words = [_lead_words(lead, table)]
+        return (*words, *_axes_words(table.rows))
+    words.append(_lead_words(lead, table))
     inner = max((r for r in table.rows if r.share and not r.outside), key=lambda r: r.share or 0.0, default=None)
     if lead.outside and inner is not None:
         words.append(f"Of the regions the {inner.name} holds most: {_share_words(inner, table)}.")

@@ -105,7 +105,10 @@ def region_table(one: Sketch, on: Ground) -> RegionTable:
     notes = on.division.notes
     if any(r.share is None for r in rows):
         notes = (*notes, "a region smaller than the map's native cell has no share: the map cannot tell it apart")
-    return RegionTable(on.division.layout, "area" if one.grid.rank == 2 else "volume", tuple(rows), notes)
+    pro = float(positive.sum(dtype=np.float64))
+    con = pro - float(one.values.sum(dtype=np.float64)) if one.display.signed else 0.0
+    balance = pro / (pro + con) if con > 0 else None
+    return RegionTable(on.division.layout, "area" if one.grid.rank == 2 else "volume", tuple(rows), notes, balance)
 
 
 def totals(part: Part, layers: Sequence[Layer]) -> NDArray[np.float64]:
