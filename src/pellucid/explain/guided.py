@@ -63,7 +63,7 @@ class GuidedBackprop(Explainer):
         shows="fine structures that excite the network's units on the way to the score",
         caution="hardly depends on the class or on what was learned (it fails parameter randomization): close to an "
         "edge detector, so never evidence of where the model looked",
-        equation=r"R^{(l)} = \mathbf 1[x^{(l)}>0]\,\mathbf 1[R^{(l+1)}>0]\,R^{(l+1)}",
+        equation=r"R^{(l)} = 1[x^{(l)}>0]\,1[R^{(l+1)}>0]\,R^{(l+1)}",
         source="springenberg2015striving",
         cost_note="one forward and backward with changed ReLUs",
         asks=frozenset({Ask.OUTPUT}),
@@ -111,7 +111,7 @@ class Deconvolution(Explainer):
         shows="fine structures that would excite the network's units on the way to the score",
         caution="hardly depends on the class, on what was learned and, without max pooling, on the image itself: "
         "never evidence of where the model looked",
-        equation=r"R^{(l)} = \mathbf 1[R^{(l+1)}>0]\,R^{(l+1)}",
+        equation=r"R^{(l)} = 1[R^{(l+1)}>0]\,R^{(l+1)}",
         source="zeiler2014visualizing",
         cost_note="one forward and backward with changed ReLUs",
         asks=frozenset({Ask.OUTPUT}),
