@@ -30,6 +30,13 @@ class Mean(nn.Module):
         return x.flatten(2).mean(2)
 
 
+class Exponential(nn.Module):
+    """Overflows where a sigmoid would saturate."""
+
+    def forward(self, x):
+        return x.abs().exp()
+
+
 HEADS = {
     "pool": lambda nets, r: nn.Sequential(nets.POOL[r](1), nn.Flatten(), nn.Linear(6, 3)),
     "functional mean": lambda nets, r: nn.Sequential(Mean(), nn.Linear(6, 3)),
@@ -40,6 +47,7 @@ REFUSED = {
     "hidden layer": lambda nets, r: nn.Sequential(Mean(), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)),
     "sigmoid": lambda nets, r: nn.Sequential(Mean(), nn.Linear(6, 3), nn.Sigmoid()),
     "softmax": lambda nets, r: nn.Sequential(Mean(), nn.Linear(6, 3), nn.Softmax(1)),
+    "exponential": lambda nets, r: nn.Sequential(Mean(), nn.Linear(6, 3), Exponential()),
     "pool of 2": lambda nets, r: nn.Sequential(nets.POOL[r](2), nn.Flatten(), nn.Linear(6 * 2**r, 3)),
     "maximum": lambda nets, r: nn.Sequential({2: nn.AdaptiveMaxPool2d, 3: nn.AdaptiveMaxPool3d}[r](1), *_linear()),
     "convolution of 3": lambda nets, r: nn.Sequential(nets.CONV[r](6, 6, 3, padding=1), Mean(), nn.Linear(6, 3)),

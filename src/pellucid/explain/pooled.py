@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pellucid.core.card import Ask, Card, Cost, Family, Level
-from pellucid.core.errors import BadOption, CannotDo
+from pellucid.core.errors import BadOption, CannotDo, NonFinite
 from pellucid.core.explainer import LayerExplainer
 from pellucid.core.explanation import Attribution
 from pellucid.core.probe import Probe
@@ -85,7 +85,10 @@ class CAM(LayerExplainer):
         # behind a ReLU the sign must stay; elsewhere its turn also turns every hidden unit on or off
         scale = _FAR * (drawn if positive else -0.5 - drawn).to(a).view(1, -1, *(1,) * (a.ndim - 2))
         layer = self.layer or probe.model.resolve(None, probe.inputs)
-        changed = wide(probe.run(edits={layer: lambda out: out * scale.to(out)}).score[probe.aim])
+        try:
+            changed = wide(probe.run(edits={layer: lambda out: out * scale.to(out)}).score[probe.aim])
+        except NonFinite as error:
+            raise _refusal("the score overflows where the channels grow") from error
         before = wide(probe.baseline_score)
         parts = (g * a * (1 - scale)).sum(axes(a))
         size = parts.abs().sum(1) + before.abs() + changed.abs()
@@ -117,6 +120,7 @@ class SegXResCAM(LayerExplainer):
         >>> from pellucid.core.model import Model, OutputSpec
         >>> from pellucid.core.target import RegionScore
         >>> layers = torch.nn.Conv2d(1, 4, 2, 2), torch.nn.Conv2d(4, 2, 1), torch.nn.Upsample(scale_factor=2)
+        >>> layers[1].bias.data[1] = 9.0  # so that the class is predicted
         >>> model = Model(torch.nn.Sequential(*layers), output=OutputSpec("segmentation"))
         >>> x, method = torch.rand(1, 1, 8, 8), SegXResCAM(layer="0")
         >>> method(Probe(model, x, RegionScore(1), method.needs(model, {"image": x}))).cell
