@@ -30,6 +30,12 @@ class Answer(ABC):
         """What it is, in one word for the archive."""
 
 
+def share_missed(maps: Mapping[str, Tensor], difference: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    """Per item, how far the sum over all maps misses ``difference``, as a share of it."""
+    total = torch.stack([m.flatten(1).sum(1) for m in maps.values()]).sum(0)
+    return (total - difference).abs() / difference.abs().clamp_min(_NO_DIFFERENCE)
+
+
 @dataclass(frozen=True, eq=False)
 class Attribution(Answer):
     """A map that says where in the input the score comes from.
@@ -66,10 +72,7 @@ class Attribution(Answer):
     @property
     def gap(self) -> Float[Tensor, " batch"] | None:
         """Per item, how far the sum of the values misses ``difference``, as a share of it; None: no sum is promised."""
-        if self.difference is None:
-            return None
-        total = torch.stack([m.flatten(1).sum(1) for m in self.maps.values()]).sum(0)
-        return (total - self.difference).abs() / self.difference.abs().clamp_min(_NO_DIFFERENCE)
+        return None if self.difference is None else share_missed(self.maps, self.difference)
 
     def collapsed(self, name: str | None = None) -> Float[Tensor, "batch *space"]:
         """One value per voxel; None: the first input's map."""

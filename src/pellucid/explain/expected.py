@@ -102,16 +102,16 @@ class ExpectedGradients(Explainer):
             whole.add(torch.stack([v.flatten(1).sum(1) for v in values.values()]).sum(0), draw.neighbor)
             for n, value in values.items():
                 sums[n].add(value, draw.neighbor)
-        score = torch.stack([probe.score(reference(i)) for i in range(count)]).mean(0)
+        difference = probe.baseline_score - torch.stack([probe.score(reference(i)) for i in range(count)]).mean(0)
         answer = Attribution(
             maps={n: s.mean for n, s in sums.items()},
             unit=probe.target.unit,
             signed=True,
             cell=(1.0,) * probe.grid.rank,
             error={n: s.error for n, s in sums.items()},
-            difference=probe.baseline_score - score,
+            difference=difference,
         )
-        share = float((whole.error / answer.difference.abs().clamp_min(1e-6)).max())
+        share = float((whole.error / difference.abs().clamp_min(1e-6)).max())
         spent = f"{len(draws)} samples (standard error {share:.1%})"
         return replace(answer, warnings=gap_warning(answer, spent, "use more samples"))
 

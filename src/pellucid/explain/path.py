@@ -11,7 +11,7 @@ from torch import Tensor
 from pellucid.core.card import Ask, Card, Cost, Family
 from pellucid.core.errors import BadOption
 from pellucid.core.explainer import Explainer
-from pellucid.core.explanation import Attribution
+from pellucid.core.explanation import Attribution, share_missed
 from pellucid.core.infill import Infill
 from pellucid.core.masking import Stream
 from pellucid.core.probe import Probe
@@ -89,22 +89,19 @@ class IntegratedGradients(Explainer):
         """See ``Explainer``."""
         stream = Stream(probe, self.baseline, gradient=True)
         slopes = {n: torch.zeros_like(x) for n, x in probe.inputs.items() if x.is_floating_point()}
-        answer = Attribution(
-            maps={n: torch.zeros_like(slope) for n, slope in slopes.items()},
-            unit=probe.target.unit,
-            signed=True,
-            cell=(1.0,) * probe.grid.rank,
-            difference=probe.baseline_score - probe.score(stream.fill),
-        )
-        open_items = torch.ones(probe.batch, dtype=torch.bool, device=probe.model.device)
+        maps = {n: torch.zeros_like(slope) for n, slope in slopes.items()}
+        difference = probe.baseline_score - probe.score(stream.fill)
+        unsettled = torch.ones_like(difference, dtype=torch.bool)
+        points = self.steps
         for level in self._levels():
+            points = level.points
             _add_level(slopes, level, stream)
             for n, slope in slopes.items():
-                answer.maps[n][open_items] = (probe.inputs[n] - stream.fill[n]).mul_(slope)[open_items]
-            open_items &= answer.gap > (self.tolerance or 0)
-            points = level.points
-            if not bool(open_items.any()):
+                maps[n][unsettled] = (probe.inputs[n] - stream.fill[n]).mul_(slope)[unsettled]
+            unsettled &= share_missed(maps, difference) > (self.tolerance or 0)
+            if not bool(unsettled.any()):
                 break
+        answer = Attribution(maps, probe.target.unit, True, cell=(1.0,) * probe.grid.rank, difference=difference)
         allowed = min(self.tolerance or _TOLERATED_GAP, _TOLERATED_GAP)
         return replace(answer, warnings=gap_warning(answer, f"{points} steps", "use more steps", allowed))
 
