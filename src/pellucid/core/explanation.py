@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -243,6 +244,11 @@ class Explanation:
 
     def on_image(self) -> Float[Tensor, "batch *size"]:
         """The collapsed map on the grid of the image as read, lined up to the voxel."""
+        return self._restored.clone()
+
+    @cached_property
+    def _restored(self) -> Tensor:
+        """Once: the archive, the tables and every picture ask for it, and a large volume takes seconds."""
         values = self.attribution.collapsed().cpu()
         return values if self.prepared is None else self.prepared.restore(values[:, None].float())[:, 0]
 

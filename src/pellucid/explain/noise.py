@@ -288,7 +288,7 @@ class VarGrad(_Noisy):
         family=Family.GRADIENT,
         shows="where the score's reaction to a voxel changes most between noisy copies of the image",
         caution="curvature, not evidence: what enters the score linearly gets zero; the noise level decides all",
-        equation=r"\frac1{n-1}\sum_i \left(g_i-\bar g\right)^2,\quad "
+        equation=r"\frac{1}{n-1}\sum_i \left(g_i-\bar g\right)^2,\quad "
         r"g_i=\partial S/\partial x\,(x+\sigma\,\varepsilon_i)",
         source="adebayo2018local",
         cost_note="one forward and backward per noisy copy",
