@@ -1,6 +1,6 @@
 """The score divided among the image and every bias of the network."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import Annotated, ClassVar, cast
@@ -70,9 +70,10 @@ class FullGrad(Explainer):
     def __call__(self, probe: Probe) -> Attribution:
         """See ``Explainer``."""
         parts = {name: probe.inputs[name] * wide(g) for name, g in probe.input_gradient.items()}
-        maps = {name: self._spread(part, part.shape[2:]) for name, part in parts.items()}
+        maps = {name: self._magnitude(part) for name, part in parts.items()}
         totals = [torch.stack([part.flatten(1).sum(1) for part in parts.values()]).sum(0)]
-        primary, rank = probe.model.primary, probe.grid.rank
+        cells: dict[tuple[int, ...], Tensor] = {}  # layers of one size are summed before they are enlarged
+        rank = probe.grid.rank
         for name, layer in _biased(probe.model, probe.inputs):
             g = wide(probe.layer_gradient(name))
             if isinstance(layer, nn.Linear):
@@ -80,7 +81,13 @@ class FullGrad(Explainer):
             part = g * _bias(layer).to(g).view(1, -1, *(1,) * (g.ndim - 2))
             totals.append(part.flatten(1).sum(1))
             if part.ndim == rank + 2:
-                maps[primary] = maps[primary] + self._spread(part, maps[primary].shape[2:])
+                size = tuple(part.shape[2:])
+                cells[size] = cells[size] + self._magnitude(part) if size in cells else self._magnitude(part)
+        primary = probe.model.primary
+        shape = maps[primary].shape[2:]
+        for size, values in cells.items():  # each cell's value is divided among its voxels
+            share = 1.0 if self.rescaled else prod(size) / prod(shape)
+            maps[primary] = maps[primary] + share * resize(values, shape)
         return Attribution(
             maps=maps,
             unit="1" if self.rescaled else probe.target.unit,
@@ -89,17 +96,16 @@ class FullGrad(Explainer):
             warnings=_incomplete(torch.stack(totals), wide(probe.baseline_score), _GAP[probe.precision]),
         )
 
-    def _spread(self, part: Tensor, shape: Sequence[int]) -> Tensor:
-        """Magnitudes of "batch channel *cells" on a grid of ``shape``: each cell's is divided among its voxels."""
+    def _magnitude(self, part: Tensor) -> Tensor:
+        """Magnitudes of "batch channel *cells", summed over channels; of a vector input they stay apart."""
         size = part.abs()
-        if part.ndim == 2:  # a vector input
+        if part.ndim == 2:
             return size
         if self.rescaled:
             every = tuple(range(1, part.ndim))
             size = size - size.amin(every, keepdim=True)
             size = size / size.amax(every, keepdim=True).clamp_min(_TINY)
-        share = 1.0 if self.rescaled else prod(part.shape[2:]) / prod(shape)
-        return share * resize(size.sum(1, keepdim=True), shape)
+        return size.sum(1, keepdim=True)
 
 
 def _biased(model: Model, inputs: Inputs) -> Iterator[tuple[str, nn.Module]]:
