@@ -1,0 +1,57 @@
+"""Every method through the command, on a real film (classification) and a real volume (segmentation)."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pellucid.demo.cases import MODELS
+from pellucid.io.archive import load_explanation
+from pellucid.workbench.registry import explainers
+
+# fewer samples than the defaults, so that the whole takes seconds
+FEWER = (
+    "BlurIG:steps=4",
+    "ExpectedGradients:samples=6",
+    "IntegratedGradients:steps=4",
+    "SmoothGrad:samples=4",
+    "SquareGrad:samples=4",
+    "VarGrad:samples=4",
+)
+LISTED = [word for text in FEWER for word in ("--method", text)]
+
+
+def declared(task: str) -> set[str]:
+    return {name for name, cls in explainers().items() if task in cls.card.tasks}
+
+
+@pytest.mark.parametrize("kind", ["film", "volume"])
+def test_every_method_on_a_real_case(
+    pellucid: Callable[..., object], shared_data: Path, tmp_path: Path, kind: str
+) -> None:
+    folder, pattern, model, task = {
+        "film": ("xray_nih/images", "*.jpg", "pneumonia", "classification"),
+        "volume": ("mri_hippocampus/images", "*.nii.gz", "hippocampus", "segmentation"),
+    }[kind]
+    path = sorted((shared_data / folder).glob(pattern))[0]
+    card = MODELS / model / "model.toml"
+    window = {"film": "Occlusion", "volume": "Occlusion:window=16,stride=16"}[kind]
+    done = pellucid(
+        "explain", path, "--model", card, "--out", tmp_path / "o", "--override", "--json",
+        "--method", "all", "--method", window, *LISTED,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    case = done.json["cases"][0]
+    made = {e["method"]: e for e in case["explanations"]}
+    assert set(made) | {s["method"] for s in case["skipped"]} == set(explainers())
+    assert set(made) == declared(task)  # none of them is refused on this network
+    assert all(s["reason"] for s in case["skipped"])
+    for name in made:
+        values = load_explanation(Path(case["files"][f"archive {name}"])).numpy()
+        assert np.isfinite(values).all(), name
+        assert values.any(), name
+    assert all(math.isfinite(c["value"]) for c in case["checks"]["results"] if c["value"] is not None)
+    assert case["checks"]["about"] == "Calculation checks say nothing about whether the model is right."
+    assert case["checks"]["forwards"] > 0
