@@ -41,7 +41,8 @@ class Stream:
         self.infill = infill or probe.scene.infills[0]
         each = probe.model.activation_bytes(probe.inputs) * probe.batch * (3 if gradient else 1)
         fits = int(_SHARE * free_bytes(probe.model.device) / max(each, 1))
-        self.chunk = max(1, min(fits, max(1, _MOST.get(probe.model.device.type, 8) // probe.batch)))
+        most = probe.engine.batch if probe.engine and not gradient else _MOST.get(probe.model.device.type, 8)
+        self.chunk = max(1, min(fits, max(1, most // probe.batch)))
 
     @cached_property
     def fill(self) -> Mapping[str, Tensor]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -177,14 +177,7 @@ class Model:
             )
         if self.can.batch is None:
             return self._head(self._invoke(inputs))
-        count, size = len(next(iter(inputs.values()))), self.can.batch
-        parts = []
-        for first in range(0, count, size):
-            part = {k: v[first : first + size] for k, v in inputs.items()}
-            short = size - min(size, count - first)
-            padded = {k: torch.cat([v, v[-1:].expand(short, *v.shape[1:])]) for k, v in part.items()} if short else part
-            parts.append(self._head(self._invoke(padded))[: size - short])
-        return torch.cat(parts)
+        return in_parts(lambda part: self._head(self._invoke(part)), inputs, self.can.batch, fixed=True)
 
     def _invoke(self, inputs: Inputs) -> Any:
         dtype = self.dtype
@@ -230,6 +223,30 @@ class Model:
             raise ShapeMismatch(
                 f"expected as many items in every input, at least one, got {counts}", "match the batch axis"
             )
+
+    def check_able(self, wanted: Mapping[str, bool]) -> None:
+        """Refuse what the module cannot do.
+
+        Args:
+            wanted: of ``gradient``, ``hooks``, ``edits`` and ``rules``, whether it is needed.
+
+        Raises:
+            CannotDo: with the reason.
+        """
+        can, tensors = self.can, (*self.module.parameters(), *self.module.buffers())
+        if wanted["gradient"] and any(t.is_inference() for t in tensors):
+            raise CannotDo(
+                "the model was made under torch.inference_mode, which forbids gradients for good",
+                "make it outside inference_mode, or use a perturbation method (Occlusion)",
+            )
+        has = {"gradient": can.gradient, "hooks": can.hooks, "edits": can.edits, "rules": can.rules}
+        for ability, needed in wanted.items():
+            if needed and not has[ability]:
+                why = can.why.get(ability, "its format hides it")
+                raise CannotDo(
+                    f"the method needs {ability} and this model has none: {why}",
+                    "use a perturbation method (Occlusion), or load the model as a Python module",
+                )
 
     def layers(self, inputs: Inputs) -> tuple[LayerShape, ...]:
         """Every layer with the shape of its output, in order; traced once per input shape.
@@ -343,6 +360,18 @@ class Model:
             finally:
                 for m in training:
                     m.training = True
+
+
+def in_parts(call: Callable[[Inputs], Tensor], inputs: Inputs, size: int, fixed: bool) -> Tensor:
+    """``call`` on at most ``size`` items at a time; ``fixed``: on exactly as many, filled up with the last one."""
+    count = len(next(iter(inputs.values())))
+    parts: list[Tensor] = []
+    for first in range(0, count, size):
+        part = {k: v[first : first + size] for k, v in inputs.items()}
+        short = size - min(size, count - first) if fixed else 0
+        padded = {k: torch.cat([v, v[-1:].expand(short, *v.shape[1:])]) for k, v in part.items()} if short else part
+        parts.append(call(padded)[: min(size, count - first)])
+    return torch.cat(parts)
 
 
 def _describe(output: object) -> str:

@@ -8,20 +8,20 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from pellucid.core.card import GRADIENTS, Ask, Cost
 from pellucid.core.differentiate import Key, gradients, leaf
+from pellucid.core.engine import Engine
 from pellucid.core.errors import BadOption, CannotDo, NonFinite
 from pellucid.core.grid import Grid
 from pellucid.core.infill import Constant, Infill, ItemMean
 from pellucid.core.layers import Edit, Watch, joined
 from pellucid.core.model import Inputs, Model
 from pellucid.core.replay import Recording, Replay
+from pellucid.core.rules import Replaced, Rules
 from pellucid.core.target import BoundTarget, Target
 
 Need = tuple[Ask, str | None]
-Rules = Mapping[Callable[..., Any], Callable[..., Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,22 +66,11 @@ class Pass:
     layer_gradient: tuple[Mapping[str, Tensor], ...]
 
 
-class _Replaced(TorchFunctionMode):
-    """Operations replaced by name; a function mode sees functional and reused ReLU alike, above autograd."""
-
-    def __init__(self, rules: Rules) -> None:
-        super().__init__()
-        self._rules = rules
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return self._rules.get(func, func)(*args, **(kwargs or {}))
-
-
 class Spent:
-    """Counts of items through the module: the shared pass, the methods' own passes, and the calculation checks."""
+    """Counts of items: the shared pass, the methods' own passes, the calculation checks; how many by an engine."""
 
     def __init__(self) -> None:
-        self.shared, self.own, self.checks = Cost(), Cost(), Cost()
+        self.shared, self.own, self.checks, self.engine = Cost(), Cost(), Cost(), 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +99,7 @@ class Probe:
         needs: what methods will ask of the shared pass, as ``explainer.needs(model)`` gives it.
         scene: grids, regions, infill, seed.
         precision: ``float32`` (as the module is) or ``bfloat16`` (autocast).
+        engine: evaluates what ``score`` is asked; None: the module does.
 
     Raises:
         CannotDo: the model lacks an ability that is asked for.
@@ -130,6 +120,7 @@ class Probe:
         needs: Iterable[Need] = (),
         scene: Scene | None = None,
         precision: str = "float32",
+        engine: Engine | None = None,
     ) -> None:
         if precision not in ("float32", "bfloat16"):
             raise BadOption(f"expected precision float32 or bfloat16, got {precision!r}", "choose one of these")
@@ -140,6 +131,7 @@ class Probe:
         self.targets = (targets,) if isinstance(targets, Target) else tuple(targets)
         self.scene = scene or Scene()
         self.precision = precision
+        self.engine = engine
         self.spent = Spent()
         self.aim = 0
         self._needs = frozenset((ask, model.find(name, self.inputs).name if name else name) for ask, name in needs)
@@ -172,13 +164,17 @@ class Probe:
         """The same probe; what its own passes cost is counted as calculation checks, apart from the methods."""
         return self._twin(_checking=True)
 
+    def through(self, engine: Engine | None) -> "Probe":
+        """The same probe; ``score`` goes through the engine."""
+        return self._twin(engine=engine)
+
     def _twin(self, **changed: Any) -> "Probe":
         other = object.__new__(Probe)
         other.__dict__.update(self.__dict__, **changed)
         return other
 
     def on(self, model: Model) -> "Probe":
-        """A fresh probe of another model (randomized weights, say) with the targets bound on this one."""
+        """A fresh probe of another model (randomized weights, say) with the targets bound on this one, no engine."""
         other = Probe(model, self.inputs, self.targets, self._needs, self.scene, self.precision)
         other.aim = self.aim
         other._kept["bound"] = self._bound()
@@ -215,6 +211,12 @@ class Probe:
     def _named(self, layer: str | None) -> str:
         """A layer's full name; only the default must have spatial extent."""
         return self.model.find(layer, self.inputs).name if layer else self.model.resolve(None, self.inputs)
+
+    def once(self, key: str, make: Callable[[], Any]) -> Any:
+        """What the inputs alone decide (a partition, say): made at the first question, kept for every method."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
     def asked(self, ask: Ask, layer: str | None) -> bool:
         """Whether the shared pass answers this."""
@@ -298,17 +300,35 @@ class Probe:
 
     def _own(self, x: Inputs, work: _Work) -> Pass:
         done = self._evaluate(x, work)
-        items = len(done.output)
-        cost = Cost(items, items * int(bool(work.want & GRADIENTS)))
+        self._spend(len(done.output), bool(work.want & GRADIENTS))
+        return done
+
+    def _spend(self, items: int, backward: bool = False) -> None:
+        cost = Cost(items, items * int(backward))
         if self._checking:
             self.spent.checks += cost
         else:
             self.spent.own += cost
-        return done
 
     def score(self, x: Inputs) -> Float[Tensor, " items"]:
-        """The target's value at other inputs (a multiple of the batch)."""
-        return self.run(x).score[self.aim]
+        """The target's value at other inputs (a multiple of the batch), through the engine where there is one."""
+        if self.engine is None:
+            return self.run(x).score[self.aim]
+        target = self.target
+        output = self.engine({k: v.to(self.model.device) for k, v in x.items()})
+        score = target(output) - self._offset(self.engine).repeat(len(output) // self.batch)
+        _check_finite(score, target.name)
+        self._spend(len(output))
+        self.spent.engine += len(output)
+        return score
+
+    def _offset(self, engine: Engine) -> Tensor:
+        """By how much the engine errs at the unperturbed input, where the effect of a change must begin at zero."""
+        key = f"offset {id(engine)} {self.aim}"
+        if key not in self._kept:
+            self._kept[key] = self.target(engine(self.inputs)) - self.baseline_score
+            self.spent.shared += Cost(self.batch)
+        return self._kept[key]
 
     def gradient(self, x: Inputs) -> Mapping[str, Tensor]:
         """The target's gradient at other inputs, by input name."""
@@ -318,7 +338,9 @@ class Probe:
 
     def _evaluate(self, x: Inputs, work: _Work) -> Pass:
         model, graph, backward = self.model, work.graph, bool(work.want & GRADIENTS)
-        _check_abilities(model, backward, work)
+        edits = bool(work.edits or work.replay)
+        hooks, rules = bool(work.layers), work.rules is not None
+        model.check_able({"gradient": backward, "hooks": hooks, "edits": edits, "rules": rules})
         to_input, to_layer = Ask.INPUT_GRADIENT in work.want, Ask.LAYER_GRADIENT in work.want
         with model.held(), torch.set_grad_enabled(backward or graph):
             # nothing before the first layer is recorded for a backward that ends there
@@ -357,7 +379,7 @@ class Probe:
         watch = Watch(model.module, work.layers, work.edits, leaf=Ask.LAYER_GRADIENT in work.want)
         cast = torch.autocast(model.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
         recorded = torch.set_grad_enabled(torch.is_grad_enabled() and not late)
-        with recorded, watch, work.replay or nullcontext(), cast, _Replaced(rules) if rules else nullcontext():
+        with recorded, watch, work.replay or nullcontext(), cast, Replaced(rules) if rules else nullcontext():
             # a clone: a module may change its input in place
             return leaves, watch, model({k: v.clone() for k, v in leaves.items()})
 
@@ -366,24 +388,6 @@ class Probe:
             spec = self.model.output
             self._kept["bound"] = tuple(t.bind(output.detach(), spec, self.scene.regions) for t in self.targets)
         return self._kept["bound"]
-
-
-def _check_abilities(model: Model, gradient: bool, work: _Work) -> None:
-    can = model.can
-    if gradient and any(t.is_inference() for t in (*model.module.parameters(), *model.module.buffers())):
-        raise CannotDo(
-            "the model was made under torch.inference_mode, which forbids gradients for good",
-            "make it outside inference_mode, or use a perturbation method (Occlusion)",
-        )
-    edits = bool(work.edits or work.replay)
-    wanted = {"gradient": gradient, "hooks": bool(work.layers), "edits": edits, "rules": work.rules is not None}
-    has = {"gradient": can.gradient, "hooks": can.hooks, "edits": can.edits, "rules": can.rules}
-    for ability, needed in wanted.items():
-        if needed and not has[ability]:
-            raise CannotDo(
-                f"the method needs {ability} and this model has none: {can.why.get(ability, 'its format hides it')}",
-                "use a perturbation method (Occlusion), or load the model as a Python module",
-            )
 
 
 def _check_finite(score: Tensor, name: str) -> None:
