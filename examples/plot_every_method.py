@@ -48,11 +48,12 @@ def every_map(name, *, fewer=()):
 # A classifier of patches of a radiograph. The nodule was added by a formula, so its outline is exact. Two families are
 # seen at once. Maps of a layer are blobs as wide as the layer's cells (the square in the corner), shifted by part of a
 # cell because strided convolutions with padding do not tile the image: no statement about the nodule's border can be
-# read from them. GradCAMPlusPlus and XGradCAM light everything but the nodule: they weigh a channel by its sum over the
-whole patch, and this network's score feeds on the few cells where the nodule is. HiResCAM, LayerCAM and ScoreCAM,
-which weigh place by place or by trial, find it. Maps of voxels are grainy, with both signs side by side, because the network's gradient is: SmoothGrad
-# and ExpectedGradients average part of the grain away. GuidedBackprop and Deconvolution look crisp everywhere an edge
-# is: they show edges that the network could pass on, and hardly what it scored.
+# read from them. GradCAMPlusPlus and XGradCAM light everything but the nodule: this network's last layer holds one
+# negative logit per cell, and where activations are negative these weights turn a channel around; both maps say so in
+# their warnings. HiResCAM, LayerCAM and ScoreCAM, which weigh place by place or by trial, find it. Maps of voxels are
+# grainy, with both signs side by side, because the network's gradient is: SmoothGrad and ExpectedGradients average part
+# of the grain away. GuidedBackprop and Deconvolution look crisp everywhere an edge is: they show edges that the network
+# could pass on, and hardly what it scored.
 
 planted = next(name for name in CASES if name.startswith("planted-nodule"))
 figure = every_map(planted)
