@@ -380,8 +380,9 @@ class Probe:
         cast = torch.autocast(model.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
         recorded = torch.set_grad_enabled(torch.is_grad_enabled() and not late)
         with recorded, watch, work.replay or nullcontext(), cast, Replaced(rules) if rules else nullcontext():
-            # a clone: a module may change its input in place
-            return leaves, watch, model({k: v.clone() for k, v in leaves.items()})
+            # a clone: a module may change its input in place; versions to be played back are copies already
+            given = leaves if isinstance(work.replay, Replay) else {k: v.clone() for k, v in leaves.items()}
+            return leaves, watch, model(given)
 
     def _bind(self, output: Tensor) -> tuple[BoundTarget, ...]:
         if "bound" not in self._kept:
