@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from pellucid.core.card import LAYERS, Ask, Card, Cost, Declared
-from pellucid.core.explanation import Answer
+from pellucid.core.cohort import Cohort
+from pellucid.core.explanation import Answer, Effects
 from pellucid.core.infill import Infill
 from pellucid.core.model import Inputs, Model
 from pellucid.core.probe import Need, Probe
@@ -61,3 +62,22 @@ class LayerExplainer(Explainer, ABC, abstract=""):
         """See ``Explainer.needs``."""
         name = model.resolve(self.layer, inputs) if self.card.asks & LAYERS else None
         return frozenset((ask, name if ask in LAYERS else None) for ask in self.card.asks | {Ask.OUTPUT})
+
+
+class CohortExplainer(Declared, ABC, abstract="cohort method"):
+    """A method that answers why for a model, from many cases. Final subclasses are frozen dataclasses with a card."""
+
+    card: ClassVar[Card]
+
+    @property
+    def name(self) -> str:
+        """The class name, as the paper calls the method."""
+        return type(self).__name__
+
+    @abstractmethod
+    def __call__(self, model: Model, cases: Cohort) -> Effects:
+        """Explain what the model's score depends on over the cases.
+
+        Raises:
+            BadOption: one case: use a method for one case.
+        """

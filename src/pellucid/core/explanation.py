@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from math import isfinite
 from typing import Any, Literal
 
 import numpy as np
@@ -82,6 +83,76 @@ class Attribution(Answer):
             raise UnknownName(f"no map of input {key!r}", f"inputs: {', '.join(self.maps)}")
         values = self.maps[key]
         return values.sum(1) if self.collapse == "sum" else values.amax(1)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One row of ``Effects``: how much one thing matters to the model's score over a cohort.
+
+    Args:
+        name: of the region, channel, covariate or knob.
+        estimate: see ``Effects.measure``.
+        low: lower end of the interval; None: there is none.
+        high: its upper end.
+        n: cases (or trajectories) behind it.
+        more: further numbers by name, such as mu* and sigma.
+    """
+
+    name: str
+    estimate: float
+    low: float | None
+    high: float | None
+    n: int
+    more: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Effects(Answer):
+    """A table of how much each of several things matters, each with its interval.
+
+    Args:
+        rows: the largest estimate first, where the order has no meaning of its own.
+        measure: what an estimate is, in words.
+        unit: of the estimates.
+        interval: what low to high is, in words.
+        tables: further results as columns by name, such as the points of a curve.
+        said: sentences a reader must see beside the table, such as how faithful a surrogate is.
+        spent: (forwards, backwards) of the whole cohort.
+
+    Example:
+        >>> answer = Effects((Effect("heart", 0.5, 0.25, 0.75, 40),), "loss increase", "nat", "95 % bootstrap interval")
+        >>> answer.kind, answer.plain()["rows"][0]["high"]
+        ('effects', 0.75)
+    """
+
+    rows: tuple[Effect, ...]
+    measure: str
+    unit: str
+    interval: str
+    tables: Mapping[str, Mapping[str, tuple[float | str | None, ...]]] = field(default_factory=dict)
+    said: tuple[str, ...] = ()
+    spent: tuple[int, int] = (0, 0)
+
+    @property
+    def kind(self) -> str:
+        """See ``Answer``."""
+        return "effects"
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON types; what is not finite is None."""
+        return {
+            "measure": self.measure,
+            "unit": self.unit,
+            "interval": self.interval,
+            "rows": [asdict(r) | {"more": {k: _told(v) for k, v in r.more.items()}} for r in self.rows],
+            "tables": {n: {k: [_told(v) for v in column] for k, column in t.items()} for n, t in self.tables.items()},
+            "said": list(self.said),
+            "warnings": list(self.warnings),
+        }
+
+
+def _told(value: float | str | None) -> float | str | None:
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 @dataclass(frozen=True)
