@@ -11,7 +11,7 @@ import matplotlib as mpl
 from matplotlib.mathtext import math_to_image
 
 from pellucid.core.card import Card, Declared, MetricCard
-from pellucid.core.explainer import Explainer
+from pellucid.core.explainer import CohortExplainer, Explainer
 from pellucid.core.metric import Metric
 from pellucid.workbench.registry import load_all
 
@@ -49,7 +49,8 @@ def review_notes() -> dict[str, str]:
 def shelves() -> dict[Shelf, dict[str, type[Declared]]]:
     """Every declared class of the package itself, by kind and name."""
     load_all()
-    return {METHODS: _own(Explainer), METRICS: _own(Metric)}
+    methods = {**_own(Explainer), **_own(CohortExplainer)}
+    return {METHODS: dict(sorted(methods.items())), METRICS: _own(Metric)}
 
 
 def page(name: str, cls: Any, notes: dict[str, str]) -> str:

@@ -6,10 +6,10 @@ import pytest
 
 from pellucid.core.card import Card
 from pellucid.core.errors import DeclarationError
-from pellucid.core.explainer import Explainer
+from pellucid.core.explainer import CohortExplainer, Explainer
 from pellucid.core.metric import Metric
-from pellucid.testing import check_explainer, check_metric
-from pellucid.workbench.registry import explainers, metrics
+from pellucid.testing import check_cohort_explainer, check_explainer, check_metric
+from pellucid.workbench.registry import cohort_methods, explainers, metrics
 
 METHODS = [
     pytest.param(cls, rank, task, id=f"{name}-{rank}d-{task}")
@@ -23,6 +23,19 @@ METRICS = [
     for rank in sorted(cls.card.space)
     for task in sorted(cls.card.tasks)
 ]
+
+
+COHORT = [
+    pytest.param(cls, rank, task, id=f"{name}-{rank}d-{task}")
+    for name, cls in cohort_methods().items()
+    for rank in sorted(cls.card.space)
+    for task in sorted(cls.card.tasks)
+]
+
+
+@pytest.mark.parametrize(("cls", "rank", "task"), COHORT)
+def test_method_for_cohorts_keeps_its_card(cls: type[CohortExplainer], rank: int, task: str) -> None:
+    check_cohort_explainer(cls(), rank, task)
 
 
 @pytest.mark.parametrize(("cls", "rank", "task"), METHODS)

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.core.card import Task, shared_cost
-from pellucid.core.errors import CannotDo, DeclarationError
-from pellucid.core.explainer import Explainer
+from pellucid.core.cohort import Cohort, blocks_of
+from pellucid.core.errors import BadOption, CannotDo, DeclarationError
+from pellucid.core.explainer import CohortExplainer, Explainer
 from pellucid.core.explanation import Attribution
 from pellucid.core.metric import Metric
 from pellucid.core.model import Model, OutputSpec
@@ -186,6 +187,53 @@ def _check_after_failure(explainer: Explainer, halting: _Halting, probe: Probe, 
             _require(False, "the module's error was swallowed")
         finally:
             halting.left = -1
+
+
+def check_cohort_explainer(explainer: CohortExplainer, rank: int, task: Task) -> None:
+    """Run the contract on one method for cohorts.
+
+    Finite numbers inside their intervals, the passes it says it made, the model untouched (also after an exception),
+    the same answer for the same seed, and one case refused with the mend.
+
+    Args:
+        explainer: an instance.
+        rank: 2 or 3.
+        task: that the card declares.
+
+    Raises:
+        DeclarationError: what is broken.
+    """
+    model, x, target = small_model(rank, task)
+    halting, draw = cast(_Halting, model.module), torch.Generator().manual_seed(5)
+    cases = torch.cat([x, torch.randn(10, *x.shape[1:], generator=draw)])
+    scene = _scene(rank)
+    cohort = Cohort({model.primary: cases}, target, blocks_of(x.shape[2:], 2), scene=scene)
+    with unchanged(model.module):
+        before = halting.left
+        answer, calls = explainer(model, cohort), before - halting.left
+        again = explainer(model, cohort)
+    _require(bool(answer.rows) and answer.rows == again.rows, "no rows, or the same seed gave another answer")
+    _require(answer.spent[0] >= calls, f"{answer.spent[0]} forwards declared, {calls} calls counted")
+    _require(explainer.card.scope == "global", "the card says that it is for one case")
+    for row in answer.rows:
+        ends = [row.estimate if v is None else v for v in (row.low, row.high)]
+        _require(bool(torch.isfinite(torch.tensor([row.estimate, *ends])).all()), f"{row.name} is not finite")
+        _require(ends[0] <= ends[1], f"the interval of {row.name} is upside down")
+    with unchanged(halting):
+        halting.left = calls - 1
+        try:
+            explainer(model, cohort)
+        except RuntimeError as error:
+            _require("planted failure" in str(error), f"the module's error was replaced by {error}")
+        else:
+            _require(False, "the module's error was swallowed")
+        finally:
+            halting.left = -1
+    try:
+        explainer(model, Cohort({model.primary: x[:1]}, target, cohort.parts, scene=scene))
+    except BadOption:
+        return
+    _require(False, "one case was not refused")
 
 
 def check_metric(metric: Metric, explainer: Explainer, rank: int, task: Task) -> None:

@@ -5,13 +5,25 @@ from pathlib import Path
 
 import pytest
 
-from pellucid.workbench.registry import explainers, metrics
+from pellucid.workbench.registry import cohort_methods, explainers, metrics
 
 Command = Callable[..., object]
 FIELDS = {"name", "family", "scope", "tasks", "spatial_ranks", "cost", "source", "caution"}
 
 
-@pytest.mark.parametrize(("command", "registry"), [("methods", explainers), ("metrics", metrics)])
+def methods() -> dict[str, type]:
+    """Of one case and of a cohort."""
+    assert not set(explainers()) & set(cohort_methods())
+    return {**explainers(), **cohort_methods()}
+
+
+def test_methods_for_cohorts_say_so(pellucid: Command) -> None:
+    scopes = {row["name"]: row["scope"] for row in pellucid("methods", "--json").json}
+    assert {name for name, scope in scopes.items() if scope == "global"} == set(cohort_methods())
+    assert {"PermutationImportance"} <= set(cohort_methods())
+
+
+@pytest.mark.parametrize(("command", "registry"), [("methods", methods), ("metrics", metrics)])
 def test_every_card_is_listed(pellucid: Command, command: str, registry: Callable[[], dict[str, type]]) -> None:
     done = pellucid(command, "--json")
     assert done.code == 0
@@ -25,7 +37,9 @@ def test_every_card_is_listed(pellucid: Command, command: str, registry: Callabl
     assert all(name[:8] in table.out for name in registry())
 
 
-@pytest.mark.parametrize("command", ["demo", "explain", "evaluate", "methods", "metrics", "models", "audit", "verify"])
+@pytest.mark.parametrize(
+    "command", ["demo", "explain", "evaluate", "cohort", "methods", "metrics", "models", "audit", "verify"]
+)
 def test_help_says_what_a_command_does(pellucid: Command, command: str) -> None:
     done = pellucid(command, "--help")
     assert done.code == 0

@@ -12,7 +12,7 @@ import pytest
 
 import pellucid
 from pellucid.core.card import Declared
-from pellucid.core.explainer import Explainer
+from pellucid.core.explainer import CohortExplainer, Explainer
 from pellucid.core.metric import Metric
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,7 +72,7 @@ def modules() -> dict[str, ModuleType]:
 @pytest.fixture(scope="session")
 def declared(modules: dict[str, ModuleType]) -> dict[str, type[Declared]]:
     """Every method and metric of the package by class name (tests may declare others of their own)."""
-    every = {**Explainer.registry, **Metric.registry}
+    every = {**Explainer.registry, **CohortExplainer.registry, **Metric.registry}
     return {name: cls for name, cls in sorted(every.items()) if cls.__module__ in modules}
 
 

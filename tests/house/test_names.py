@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pellucid
 from pellucid.core.card import Card, Declared, MetricCard
-from pellucid.core.explainer import Explainer
+from pellucid.core.metric import Metric
 
 
 def keys(root: Path) -> set[str]:
@@ -69,7 +69,7 @@ def test_cards_are_complete(declared: dict[str, type[Declared]], root: Path) -> 
     known = keys(root)
     for name, cls in declared.items():
         card = cls.card
-        assert isinstance(card, Card if issubclass(cls, Explainer) else MetricCard), name
+        assert isinstance(card, MetricCard if issubclass(cls, Metric) else Card), name
         for field in ("shows", "caution", "equation", "cost_note"):
             assert len(getattr(card, field)) > 3, f"{name}.{field}"
             assert "\n" not in getattr(card, field), f"{name}.{field}"

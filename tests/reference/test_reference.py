@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pellucid.workbench.registry import explainers, metrics
+from pellucid.workbench.registry import cohort_methods, explainers, metrics
 
 FOLDER = Path(__file__).resolve().parent
 FILES = sorted(p for p in FOLDER.glob("*.py") if not p.stem.startswith("test_"))
@@ -25,7 +25,7 @@ def test_imports_only_numpy_and_torch(path):
     assert not called & {"__import__", "exec", "eval"}
 
 
-@pytest.mark.parametrize("name", sorted({**explainers(), **metrics()}))
+@pytest.mark.parametrize("name", sorted({**explainers(), **cohort_methods(), **metrics()}))
 def test_every_method_and_metric_has_one(name):
     assert name.lower() in {p.stem.replace("_", "") for p in FILES}
 

@@ -4,20 +4,22 @@ from rich.table import Table
 
 from pellucid.cli.face import Json, out, show_json
 from pellucid.core.card import Card, Declared, MetricCard
-from pellucid.workbench.registry import explainers
+from pellucid.workbench.registry import cohort_methods, explainers
 from pellucid.workbench.registry import metrics as all_metrics
 
 
 def methods(as_json: Json = False) -> None:
     """List every explanation method with what it shows and what it is bad at."""
+    every = dict(sorted({**explainers(), **cohort_methods()}.items()))
     if as_json:
-        show_json([method_card(name, cls.card, cls) for name, cls in explainers().items()])
+        show_json([method_card(name, cls.card, cls) for name, cls in every.items()])
         return
     table = Table(title="Explanation methods", show_lines=True)
-    for column in ("method", "family", "shows", "bad at", "own cost"):
+    for column in ("method", "family", "of", "shows", "bad at", "own cost"):
         table.add_column(column)
-    for name, cls in explainers().items():
-        table.add_row(name, cls.card.family, cls.card.shows, cls.card.caution, cls.card.cost_note)
+    for name, cls in every.items():
+        of = "one case" if cls.card.scope == "local" else "a cohort"
+        table.add_row(name, cls.card.family, of, cls.card.shows, cls.card.caution, cls.card.cost_note)
     out.print(table)
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pellucid.core.atomic import write_text
-from pellucid.core.explanation import Explanation
+from pellucid.core.explanation import Effects, Explanation
 from pellucid.show.answers import AGREEMENT, between, percent, rounded, times
 from pellucid.show.difference import Difference
+from pellucid.show.effects import cells, draw_effects, headings, left_out
 from pellucid.show.figure import draw_image
 from pellucid.show.gallery import (
     Picture,
@@ -148,6 +149,30 @@ def render_comparison(one: Difference, first: Explanation, second: Explanation, 
     return _environment().get_template("compare.html.j2").render(page)
 
 
+def render_effects(explanation: Explanation, effects: Effects) -> str:
+    """The page of a method for cohorts.
+
+    Args:
+        explanation: with its provenance.
+        effects: its answer.
+    """
+    made = explanation.provenance
+    words = f"{made.method} of {made.target}"
+    left = left_out(effects)
+    page = {
+        "title": f"{words}: {made.case}",
+        "about": made.model,
+        "applicability": made.applicability,
+        "said": [*effects.said, *((left,) if left else ())],
+        "warnings": list(dict.fromkeys(made.warnings)),
+        "picture": picture_of(draw_effects(effects, words), f"bars of {effects.measure} with intervals, {words}"),
+        "headings": headings(effects),
+        "rows": cells(effects),
+        "provenance": _traced(explanation, effects.unit),
+    }
+    return _environment().get_template("cohort.html.j2").render(page)
+
+
 def _told_of(pair: Sequence[tuple[str, Explanation]], notes: Sequence[str]) -> list[str]:
     """The warnings of two explanations, those of both said once."""
     found: dict[str, list[str]] = {}
@@ -270,6 +295,14 @@ def _provenance(report: CaseReport) -> tuple[tuple[str, str], ...]:
 
 
 def _made(explanation: Explanation) -> tuple[tuple[str, str], ...]:
+    shape = ("Native resolution", cell_words(explanation))
+    rows = _traced(explanation, explanation.attribution.unit)
+    place = [name for name, _ in rows].index("Unit") + 1
+    return (*rows[:place], shape, *rows[place:])
+
+
+def _traced(explanation: Explanation, unit: str) -> tuple[tuple[str, str], ...]:
+    """How an explanation was made, apart from what only a map has."""
     p = explanation.provenance
     settings = ", ".join(f"{k} = {v}" for k, v in p.settings.items() if v is not None)
     return (
@@ -279,8 +312,7 @@ def _made(explanation: Explanation) -> tuple[tuple[str, str], ...]:
         ("Settings", settings or "none"),
         ("Layer", p.layer or "none"),
         ("Fill", p.infill or "none"),
-        ("Unit", unit_word(explanation.attribution.unit)),
-        ("Native resolution", cell_words(explanation)),
+        ("Unit", unit_word(unit)),
         ("Model", p.model),
         ("Weights, SHA-256", p.model_digest),
         ("Model card, SHA-256", p.card_digest or "none"),

@@ -11,7 +11,7 @@ from typing import Literal, Union, get_args, get_origin
 from pellucid.core.card import Declared
 from pellucid.core.card import find_declared as _find
 from pellucid.core.errors import BadOption
-from pellucid.core.explainer import Explainer
+from pellucid.core.explainer import CohortExplainer, Explainer
 from pellucid.core.infill import Infill, parse_infill
 from pellucid.core.metric import Metric
 
@@ -37,6 +37,12 @@ def explainers() -> dict[str, type[Explainer]]:
     return dict(sorted(Explainer.registry.items()))
 
 
+def cohort_methods() -> dict[str, type[CohortExplainer]]:
+    """Every method that explains a model from many cases, by name, sorted."""
+    load_all()
+    return dict(sorted(CohortExplainer.registry.items()))
+
+
 def metrics() -> dict[str, type[Metric]]:
     """Every metric by name, sorted."""
     load_all()
@@ -58,13 +64,19 @@ def make_explainer(text: str) -> Explainer:
     return _make(Explainer, text)
 
 
+def make_cohort_method(text: str) -> CohortExplainer:
+    """A cohort method from ``PermutationImportance:repeats=20``; errors as ``make_explainer``."""
+    load_all()
+    return _make(CohortExplainer, text)
+
+
 def make_metric(text: str) -> Metric:
     """A metric from ``Dice`` or ``Dice:threshold=otsu``; errors as ``make_explainer``."""
     load_all()
     return _make(Metric, text)
 
 
-def spell(declared: Explainer | Metric) -> str:
+def spell(declared: Explainer | CohortExplainer | Metric) -> str:
     """A method or metric as text: its name, and the parameters that differ from their defaults.
 
     Example:
