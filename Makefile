@@ -60,8 +60,8 @@ integration: $(DEVELOPER) $(PEERS) ## tests with servers, a browser and installe
 	.ci/chromium
 	$(ONE_THREAD) $(PYTHON) -m pytest -m integration
 
-bench: $(DEVELOPER) ## run every benchmark and print its JSON
-	@$(PYTHON) benchmarks/run.py
+bench: $(DEVELOPER) $(PEERS) ## measure speed and memory beside the peers; prints a table and JSON
+	@$(ONE_THREAD) $(PEERS_VENV)/bin/python benchmarks/run.py --out benchmarks/results
 
 docs: $(DEVELOPER) ## build the documentation, warnings as errors
 	$(ONE_THREAD) $(PYTHON) -m sphinx -W --keep-going -q -b html docs $(OUT)/docs
