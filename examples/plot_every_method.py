@@ -71,7 +71,7 @@ figure = every_map("retina", fewer=(*FEWER, "Occlusion:window=280,stride=280"))
 # %%
 # A hippocampus in a volume
 # -------------------------
-# The same methods in three dimensions, on one slice through the peak of each map. The network sees a box of 36 mm about
+# The same methods in three dimensions, all on one axial slice. The network sees a box of 36 mm about
 # the left hippocampus of an averaged brain.
 
 figure = every_map("left-hippocampus", fewer=(*FEWER, "Occlusion:window=14,stride=14"))
