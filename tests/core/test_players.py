@@ -55,6 +55,10 @@ def test_blocks_are_shared_by_the_batch_and_superpixels_are_each_image_its_own()
     assert torch.equal(second.labels, players_of(probe_of(x[1:]), "superpixels:9")[0].labels)
 
 
+def test_a_thin_axis_has_a_block_for_each_voxel():
+    assert players_of(probe_of(torch.rand(1, 1, 2, 8, 8)), "grid:4")[0].count == 2 * 4 * 4
+
+
 def test_an_image_is_cut_once(monkeypatch):
     cuts = []
     monkeypatch.setattr(module, "superpixels", lambda *a: cuts.append(1) or module.tiles((32, 32), (2, 2)))
@@ -82,7 +86,7 @@ def test_regions_of_the_case_play_with_the_rest():
         players_of(probe, "regions:liver")
 
 
-@pytest.mark.parametrize("text", ["grid:9", "grid:2x2x2", "regions", "superpixels:400"])
+@pytest.mark.parametrize("text", ["grid:9x9", "grid:2x2x2", "regions", "superpixels:400"])
 def test_what_cannot_be_cut_so_is_refused(text):
     with pytest.raises(InputError):
         players_of(probe_of(torch.rand(1, 1, 8, 8)), text)

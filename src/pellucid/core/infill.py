@@ -12,6 +12,8 @@ from torch import Tensor
 from pellucid.core.errors import BadOption
 from pellucid.core.space import axes, blur, resize
 
+_SPREAD = 0.5  # relative difference between two fills above which the reader is warned
+
 Affine = tuple[tuple[float, ...], tuple[float, ...]]
 
 
@@ -212,3 +214,23 @@ def parse_infill(text: str) -> Infill:
         raise BadOption(
             f"{text!r} names no fill", "write a number, '-800 HU', 'blur:5', 'mean' or 'median:0.25'"
         ) from error
+
+
+def disagreement(effects: Sequence[Tensor], fills: Sequence[Infill]) -> list[str]:
+    """How far two fills disagree, in words; silent where they agree, or where there is one fill.
+
+    Args:
+        effects: for each fill, the effect of each voxel or player.
+        fills: in the same order; the first two are compared.
+    """
+    if len(effects) < 2:
+        return []
+    difference = float((effects[0] - effects[1]).abs().max())
+    largest = float(torch.stack(list(effects)).abs().max())
+    share = difference / largest if largest > 0 else 0.0
+    if share <= _SPREAD:
+        return []
+    return [
+        f"the fills ({fills[0].words}; {fills[1].words}) differ by up to {share:.0%} of the largest effect: "
+        "where they disagree the map shows the fill, not the image"
+    ]

@@ -20,7 +20,7 @@ class Players:
 
     Args:
         kind: of partition.
-        counts: blocks along each axis (one number: along all), or about how many superpixels.
+        counts: blocks along each axis (one number: along all that have so many voxels), or about how many superpixels.
         names: of the regions that play, the rest of the image being one more player; empty: all of the case.
 
     Example:
@@ -48,7 +48,8 @@ class Players:
         """
         shape = tuple(image.shape[1:])
         if self.kind == "grid":
-            return tiles(shape, self.counts * len(shape) if len(self.counts) == 1 else self.counts)
+            alike = [min(self.counts[0], n) for n in shape]  # a thin axis has as many blocks as voxels
+            return tiles(shape, alike if len(self.counts) == 1 else self.counts)
         if self.kind == "superpixels":
             return superpixels(image, self.counts[0], spacing)
         unknown = [name for name in self.names if name not in regions]

@@ -14,12 +14,10 @@ from pellucid.core.errors import BadOption
 from pellucid.core.explainer import Explainer
 from pellucid.core.explanation import Attribution
 from pellucid.core.grid import Grid
-from pellucid.core.infill import Infill
+from pellucid.core.infill import Infill, disagreement
 from pellucid.core.masking import Stream
 from pellucid.core.probe import Probe
 from pellucid.core.space import per_item, starts
-
-_SPREAD = 0.5  # relative difference between two fills above which the reader is warned
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ class Occlusion(Explainer):
         fixed = [n for n in probe.inputs if n not in names]
         warnings = [f"input {n!r} was held fixed: it has another shape" for n in fixed]
         mean = torch.stack(falls).mean(0)
-        warnings += _spread(falls, fills)
+        warnings += disagreement(falls, fills)
         return Attribution(
             maps={probe.model.primary: mean},
             unit=probe.target.unit,
@@ -138,18 +136,3 @@ def _keeps(shape: tuple[int, ...], window: tuple[int, ...], stride: tuple[int, .
         keep = torch.ones(1, *shape)
         keep[(slice(None), *(slice(c, c + w) for c, w in zip(corner, window, strict=True)))] = 0
         yield keep
-
-
-def _spread(falls: list[Tensor], fills: tuple[Infill, ...]) -> list[str]:
-    """How far two fills disagree, in words; silent where they agree."""
-    if len(falls) < 2:
-        return []
-    difference = float((falls[0] - falls[1]).abs().max())
-    largest = float(torch.stack(falls).abs().max())
-    share = difference / largest if largest > 0 else 0.0
-    if share <= _SPREAD:
-        return []
-    return [
-        f"the fills ({fills[0].words}; {fills[1].words}) differ by up to {share:.0%} of the largest effect: "
-        "where they disagree the map shows the fill, not the image"
-    ]
