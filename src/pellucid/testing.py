@@ -205,8 +205,9 @@ def check_cohort_explainer(explainer: CohortExplainer, rank: int, task: Task) ->
     """
     model, x, target = small_model(rank, task)
     halting, draw = cast(_Halting, model.module), torch.Generator().manual_seed(5)
-    cases = torch.cat([x, torch.randn(10, *x.shape[1:], generator=draw)])
+    cases = torch.cat([x, torch.randn(14, *x.shape[1:], generator=draw)])
     scene = _scene(rank)
+    model.layers({model.primary: x}) if model.can.hooks else None
     cohort = Cohort({model.primary: cases}, target, blocks_of(x.shape[2:], 2), scene=scene)
     with unchanged(model.module):
         before = halting.left
