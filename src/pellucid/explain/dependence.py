@@ -29,8 +29,8 @@ class PartialDependence(CohortExplainer):
     """How the score changes when one measurement is set to each of several values in every case.
 
     ``PD(v) = mean_n S(x_n with measurement = v)``, over the middle 90 % of the cohort's own values; each case's own
-    curve (ICE) comes with it. A row is the rise from the lowest value to the highest. Combinations may be set that never
-    occur; a flat mean may hide curves that cross.
+    curve (ICE) comes with it. A row is the rise from the lowest value to the highest. Combinations may be set that
+    never occur; a flat mean may hide curves that cross.
 
     Returns:
         Effects in the target's unit; a table for each curve, with every case's own.
