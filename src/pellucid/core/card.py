@@ -101,6 +101,7 @@ class Card:
         intrinsic: part of the model (``True``) or post hoc.
         agnostic: needs only the model's outputs.
         completes: whether the values promise to sum to the score's difference from a reference.
+        early: whether it may stop before the declared cost is spent, where it sees that it has enough.
     """
 
     family: Family
@@ -120,6 +121,7 @@ class Card:
     intrinsic: bool = False
     agnostic: bool = False
     completes: bool = False
+    early: bool = False
 
 
 @dataclass(frozen=True)
