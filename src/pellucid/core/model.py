@@ -363,7 +363,14 @@ class Model:
 
 
 def in_parts(call: Callable[[Inputs], Tensor], inputs: Inputs, size: int, fixed: bool) -> Tensor:
-    """``call`` on at most ``size`` items at a time; ``fixed``: on exactly as many, filled up with the last one."""
+    """The answers of ``call``, made on some items at a time.
+
+    Args:
+        call: head's output of inputs.
+        inputs: any number of items.
+        size: at most so many at a time.
+        fixed: exactly so many, filled up with the last one.
+    """
     count = len(next(iter(inputs.values())))
     parts: list[Tensor] = []
     for first in range(0, count, size):
