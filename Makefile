@@ -29,7 +29,7 @@ $(USER): pyproject.toml constraints.txt | $(PYTHON)
 	@touch $@
 
 $(DEVELOPER): $(USER)
-	$(INSTALL) -e '.[test,docs,train,dicom,onnx,monai]'
+	$(INSTALL) -e '.[test,docs,train,dicom,onnx,openvino,monai]'
 	@touch $@
 
 # grad-cam and zennit need torchvision, which no CPU build of torch brings: apart, and torch itself is shared by a path.
