@@ -43,6 +43,9 @@ Atlas = Annotated[
     str | None, typer.Option("--atlas", help="LABELMAP or LABELMAP:NAMES (lobes, organs): where the evidence lies.")
 ]
 Override = Annotated[bool, typer.Option("--override", help="Explain although the model card excludes the image.")]
+Engine = Annotated[
+    str, typer.Option("--engine", help="Of perturbed images: eager, auto, or a name as 'models engines' lists them.")
+]
 Checks = Annotated[bool, typer.Option("--checks/--no-checks", help="Run the calculation checks.")]
 
 
@@ -59,6 +62,7 @@ def explain(
     override: Override = False,
     atlas: Atlas = None,
     checks: Checks = True,
+    engine: Engine = "eager",
     device: face.Device = "cpu",
     seed: face.Seed = 0,
     trust_code: face.Trust = False,
@@ -68,7 +72,7 @@ def explain(
     """Explain what a model says of an image: a report, the maps, and their provenance."""
     with face.reported(as_json):
         request = _request(target, method, (), fill, crop, seed, precision, override)
-        request = replace(request, atlas=parse_atlas(atlas) if atlas else None, checks=checks)
+        request = replace(request, atlas=parse_atlas(atlas) if atlas else None, checks=checks, engine=engine)
         _run(case, model, out, region, request, face.Session(device, trust_code, audit, as_json))
 
 
@@ -86,6 +90,7 @@ def evaluate(
     override: Override = False,
     atlas: Atlas = None,
     checks: Checks = True,
+    engine: Engine = "eager",
     device: face.Device = "cpu",
     seed: face.Seed = 0,
     trust_code: face.Trust = False,
@@ -95,7 +100,7 @@ def evaluate(
     """Explain, and score each map: faithfulness, localization against an expert, dependence on the weights."""
     with face.reported(as_json):
         request = _request(target, method, tuple(metric or metrics()), fill, crop, seed, precision, override)
-        request = replace(request, atlas=parse_atlas(atlas) if atlas else None, checks=checks)
+        request = replace(request, atlas=parse_atlas(atlas) if atlas else None, checks=checks, engine=engine)
         _run(case, model, out, region, request, face.Session(device, trust_code, audit, as_json))
 
 
@@ -115,21 +120,11 @@ def _request(
         every="all" in (method or ()),
         metrics=tuple(make_metric(m) for m in metric),
         infills=tuple(parse_infill(f) for f in fill) if fill else None,
-        crop=_point(crop),
+        crop=face.point(crop),
         seed=seed,
         precision=precision,
         override=override,
     )
-
-
-def _point(text: str | None) -> tuple[float, float, float] | None:
-    if text is None:
-        return None
-    try:
-        left, back, head = (float(v) for v in text.split(","))
-    except ValueError as error:
-        raise BadOption(f"expected --crop L,P,S in mm, got {text!r}", "write for example --crop 28,20,-13") from error
-    return left, back, head
 
 
 def _run(path: Path, model: Path, out: Path, region: Path | None, request: Request, session: face.Session) -> None:
@@ -142,7 +137,7 @@ def _run(path: Path, model: Path, out: Path, region: Path | None, request: Reque
     except PellucidError as error:
         recorder.failed("explain", type(error).__name__)
         raise
-    recorder.configured(loaded.model, {"seed": request.seed, "precision": request.precision})
+    recorder.configured(loaded.model, {"seed": request.seed, "precision": request.precision, "engine": request.engine})
     finished, failures = _run_all(cases, ready, request, folder, recorder, session.as_json)
     results = {"cases": [summary(f) for f in finished], "failures": [_failure(n, e) for n, e in failures]}
     write_text(folder / "results.json", json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False))

@@ -117,6 +117,21 @@ def check_device(name: str) -> str:
     return name
 
 
+def point(text: str | None) -> tuple[float, float, float] | None:
+    """L,P,S in millimeters.
+
+    Raises:
+        BadOption: something else.
+    """
+    if text is None:
+        return None
+    try:
+        left, back, head = (float(v) for v in text.split(","))
+    except ValueError as error:
+        raise BadOption(f"expected --crop L,P,S in mm, got {text!r}", "write for example --crop 28,20,-13") from error
+    return left, back, head
+
+
 def out_folder(path: Path) -> Path:
     """A folder that can be written.
 

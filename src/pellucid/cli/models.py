@@ -1,5 +1,6 @@
 """``pellucid models``: check a model, list its layers, measure its display references."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -10,11 +11,12 @@ from rich.table import Table
 from pellucid.cli import face
 from pellucid.core.errors import BadOption
 from pellucid.core.model import Model
+from pellucid.engines.selfcheck import EngineReport
 from pellucid.guide.panel import USUAL
 from pellucid.io.models import LoadedModel, describe_abilities, load_model, run_golden
 from pellucid.io.reader import read_cases
 from pellucid.io.references import write_references
-from pellucid.workbench.job import Request
+from pellucid.workbench.job import Request, measure_case
 from pellucid.workbench.opening import open_case
 from pellucid.workbench.referencing import measure_references, merged
 from pellucid.workbench.registry import make_explainer
@@ -106,6 +108,53 @@ def reference(
             face.show_json({"written": str(path), "methods": sorted(table)})
         else:
             face.out.print(f"written: {path}", soft_wrap=True)
+
+
+@app.command()
+def engines(
+    case: Annotated[Path, typer.Argument(help="An image that the model is for: errors are measured on it.")],
+    model: Annotated[Path, typer.Option("--model", help="model.toml or another model file.")],
+    target: Annotated[list[str] | None, typer.Option("--target", help="As for explain; repeatable.")] = None,
+    crop: Annotated[str | None, typer.Option("--crop", help="L,P,S: center in mm, for models that expect it.")] = None,
+    trust_code: face.Trust = False,
+    as_json: face.Json = False,
+) -> None:
+    """Measure every engine for perturbed images: how fast it is here, and how far it errs on masks of this image."""
+    with face.reported(as_json):
+        loaded = load_model(model, trust_code=trust_code)
+        request = Request(targets=tuple(target or ()), crop=face.point(crop), override=True)
+        reports, refused = measure_case(read_cases(case).cases[0], loaded, request)
+        if as_json:
+            rows = [asdict(r) | {"speedup": _speedup(r, reports[0])} for r in reports]
+            face.show_json(
+                {
+                    "engines": [{k: v for k, v in row.items() if k != "refused"} for row in rows],
+                    "refused": [{"name": name, "why": why} for name, why in refused],
+                }
+            )
+            return
+        table = Table(title="Engines for perturbed images, measured on this machine")
+        for column in ("engine", "precision", "at once", "ms each", "times faster", "effect error", "r", "build s"):
+            table.add_column(column, overflow="fold")
+        for r in reports:
+            faster = _speedup(r, reports[0])
+            table.add_row(
+                r.name,
+                r.precision,
+                str(r.batch),
+                "" if r.ms_each is None else f"{r.ms_each:.3g}",
+                "" if faster is None else f"{faster:.2f}",
+                f"{100 * r.effect_error:.2g}%",
+                f"{r.r:.5f}",
+                f"{r.build_s:.1f}",
+            )
+        face.out.print(table)
+        for name, why in refused:
+            face.out.print(f"{name} refused: {why}", highlight=False)
+
+
+def _speedup(report: EngineReport, module: EngineReport) -> float | None:
+    return None if report.ms_each is None or module.ms_each is None else module.ms_each / report.ms_each
 
 
 def _inputs(loaded: LoadedModel, case: Path | None) -> dict[str, torch.Tensor]:

@@ -229,6 +229,7 @@ class Provenance:
         created: UTC, ISO 8601.
         applicability: verdict of the card's ``applies_to``.
         warnings: doubts about the result, in plain words.
+        engine: that evaluated the perturbed images; ``eager``: the module itself.
     """
 
     case: str
@@ -251,6 +252,7 @@ class Provenance:
     created: str
     applicability: str
     warnings: tuple[str, ...] = ()
+    engine: str = "eager"
 
     def plain(self) -> dict[str, Any]:
         """As JSON types."""

@@ -319,6 +319,7 @@ def _traced(explanation: Explanation, unit: str) -> tuple[tuple[str, str], ...]:
         ("Input, SHA-256", p.input_digest),
         ("Seed", str(p.seed)),
         ("Precision and device", f"{p.precision}, {p.device}"),
+        ("Engine", p.engine),
         ("Software", ", ".join(f"{k} {v}" for k, v in p.versions.items())),
         ("Created (UTC)", p.created),
     )

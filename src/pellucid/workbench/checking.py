@@ -81,7 +81,7 @@ def _by_target(panel: Panel) -> list[tuple[Probe, tuple[str, ...]]]:
         layers = found.setdefault(probe.aim, (probe, {}))[1]
         if isinstance(explainer, LayerExplainer) and Ask.LAYER_GRADIENT in explainer.card.asks:
             layers[probe.model.resolve(explainer.layer, probe.inputs)] = None
-    return [(probe.checking(), tuple(layers)) for probe, layers in found.values()]
+    return [(probe.through(None).checking(), tuple(layers)) for probe, layers in found.values()]
 
 
 def _gradients(probe: Probe, layers: tuple[str, ...]) -> list[Check]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pellucid.core.case import Case
 from pellucid.core.errors import PellucidError
@@ -98,6 +98,8 @@ def score_panel(
                 score = metric(probe, explanation.answer, explainer, mask)
             except PellucidError as error:
                 score = Score.undefined(metric, probe.batch, error.problem)
+            if probe.engine is not None:
+                score = replace(score, settings={**score.settings, "engine": probe.engine.name})
             used = region if metric.card.needs_region else None
             out.append(Scored(explainer.name, probe.target.name, metric, score, used))
     return tuple(out)

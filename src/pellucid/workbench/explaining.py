@@ -15,7 +15,9 @@ from pellucid.core.explainer import Explainer, LayerExplainer
 from pellucid.core.explanation import Explanation, Prediction, Provenance, Reference
 from pellucid.core.probe import Probe
 from pellucid.core.target import Target
+from pellucid.engines.selfcheck import EngineReport
 from pellucid.show.notebook import NotebookView
+from pellucid.workbench.hastening import engine_words, suited, through_engine
 from pellucid.workbench.opening import Opened
 from pellucid.workbench.registry import spell
 
@@ -31,6 +33,8 @@ class Manner:
         references: by method (as ``spell`` writes it) and target: fixed display scale and null.
         applicability: verdict of the model card on this case.
         warnings: that every explanation of the case carries.
+        engine: of the perturbed forwards: ``eager`` (the module), ``auto`` (the fastest that errs little, where there
+            are forwards enough to repay it), or a name.
         strict: raise when a method cannot explain this model; else list it as skipped.
     """
 
@@ -39,6 +43,7 @@ class Manner:
     applicability: str = "not checked: no model card"
     warnings: tuple[str, ...] = ()
     strict: bool = True
+    engine: str = "eager"
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +92,8 @@ def explain_case(
     manner = manner or Manner()
     able, skipped = _able(opened, explainers, manner.strict)
     needs = {need for e in able for need in e.needs(opened.model, opened.inputs)}
-    shared = Probe(opened.model, opened.inputs, targets, needs, opened.scene, manner.precision)
+    plain = Probe(opened.model, opened.inputs, targets, needs, opened.scene, manner.precision)
+    shared, engine = through_engine(plain, able, manner.engine)
     made: list[tuple[Explanation, Explainer, Probe]] = []
     for aim in range(len(targets)):
         for explainer in able:
@@ -95,7 +101,7 @@ def explain_case(
                 progress(explainer.name)
             probe = shared.at(aim)
             try:
-                made.append((_explain(probe, explainer, opened, manner), explainer, probe))
+                made.append((_explain(suited(probe, explainer), explainer, opened, manner, engine), explainer, probe))
             except CannotDo as error:  # some limits show only in the network's operations (a GELU, a head that pools)
                 if manner.strict:
                     raise
@@ -139,12 +145,16 @@ def _check_able(explainer: Explainer, opened: Opened) -> None:
     explainer.needs(model, opened.inputs)
 
 
-def _explain(probe: Probe, explainer: Explainer, opened: Opened, manner: Manner) -> Explanation:
+def _explain(
+    probe: Probe, explainer: Explainer, opened: Opened, manner: Manner, engine: EngineReport | None
+) -> Explanation:
     prediction = predict(probe)  # makes the shared pass, so that it is not charged to the first method
-    before, shared = probe.spent.own, probe.spent.shared
+    before, shared, fast = probe.spent.own, probe.spent.shared, probe.spent.engine
     started = time.perf_counter()
     answer = explainer(probe)
     ms = 1000 * (time.perf_counter() - started)
+    used = probe.spent.engine > fast
+    doubts = (*_doubts(prediction, probe), *engine_words(engine, explainer, used))
     own = (probe.spent.own.forwards - before.forwards, probe.spent.own.backwards - before.backwards)
     model, name = opened.model, probe.target.name
     prepared = opened.prepared[model.primary]
@@ -168,7 +178,8 @@ def _explain(probe: Probe, explainer: Explainer, opened: Opened, manner: Manner)
         versions={"pellucid": version("pellucid"), "torch": torch.__version__, "python": platform.python_version()},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         applicability=manner.applicability,
-        warnings=(*manner.warnings, *prepared.notes, *opened.case.notes, *answer.warnings, *_doubts(prediction, probe)),
+        warnings=(*manner.warnings, *prepared.notes, *opened.case.notes, *answer.warnings, *doubts),
+        engine=engine.name if engine is not None and used else "eager",
     )
     known = manner.references.get(spell(explainer), {})  # a reference means nothing for other settings
     image = opened.image

@@ -13,7 +13,10 @@ from pellucid.core.grid import Calibration
 from pellucid.core.image import Modality
 from pellucid.core.infill import Infill
 from pellucid.core.metric import Metric
+from pellucid.core.probe import Probe
 from pellucid.core.target import Target
+from pellucid.engines.choosing import measure_engines
+from pellucid.engines.selfcheck import EngineReport
 from pellucid.guide.panel import USUAL
 from pellucid.io.archive import save_explanation
 from pellucid.io.labelmap import LabelMap
@@ -49,6 +52,7 @@ class Request:
         precision: ``float32`` or ``bfloat16``.
         override: explain even where the card excludes the image; the report's first line says so.
         checks: run the calculation checks.
+        engine: of the perturbed forwards: ``eager``, ``auto``, or a name.
         atlas: the reader's own regions, by which maps are read; None: thirds of the image.
     """
 
@@ -63,6 +67,7 @@ class Request:
     override: bool = False
     checks: bool = True
     atlas: LabelMap | None = None
+    engine: str = "eager"
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +128,7 @@ def run_case(
         applicability=verdict.words,
         warnings=(*loaded.notes, *warnings),
         strict=bool(request.methods) and not request.every,
+        engine=request.engine,
     )
     panel = explain_case(opened, _targets(opened, request), _methods(request), manner, progress)
     if recorder is not None:
@@ -134,6 +140,19 @@ def run_case(
     apart = differences(panel.explanations, request.atlas)
     checks = calculation_checks(panel, progress) if request.checks else ()
     return Finished(opened, panel, scores, verdict, {}, answers, alike, apart, checks)
+
+
+def measure_case(
+    case: Case, loaded: LoadedModel, request: Request
+) -> tuple[tuple[EngineReport, ...], tuple[tuple[str, str], ...]]:
+    """Every engine on one case: reports of the module and of those that pass, and why the others are refused.
+
+    Raises:
+        PellucidError: of the image or the model.
+    """
+    case, _, _ = _admit(case, loaded, request)
+    opened = open_case(case, loaded.model, request.seed, request.infills)
+    return measure_engines(Probe(opened.model, opened.inputs, _targets(opened, request), scene=opened.scene))
 
 
 def _methods(request: Request) -> Sequence[Explainer]:
