@@ -20,7 +20,7 @@ from pellucid.core.prepare import InputSpec
 from pellucid.core.probe import Probe
 from pellucid.core.target import ClassScore, Margin, RegionScore, Target
 from pellucid.workbench.comparing import compare
-from pellucid.workbench.notebook import explain
+from pellucid.workbench.notebook import ask, explain
 
 __all__ = [
     "Attribution",
@@ -43,6 +43,7 @@ __all__ = [
     "RegionScore",
     "Score",
     "Target",
+    "ask",
     "compare",
     "explain",
 ]

@@ -38,7 +38,7 @@ def test_every_card_is_listed(pellucid: Command, command: str, registry: Callabl
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "explain", "evaluate", "cohort", "methods", "metrics", "models", "audit", "verify"]
+    "command", ["demo", "explain", "evaluate", "ask", "cohort", "methods", "metrics", "models", "audit", "verify"]
 )
 def test_help_says_what_a_command_does(pellucid: Command, command: str) -> None:
     done = pellucid(command, "--help")

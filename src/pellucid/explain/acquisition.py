@@ -25,9 +25,9 @@ class AcquisitionSensitivity(CohortExplainer):
     """How much the score moves when images are noisier, blurred, darker or shaded, as another scanner makes them.
 
     Each knob runs from 0 (as acquired) to 1 (the strength given). Along each of ``r`` random trajectories on four
-    levels every knob is moved by 2/3 once: ``EE = (S(after) - S(before)) / (2/3)``. A row is the mean magnitude (mu*) over
-    cases and trajectories; mu is signed, and sigma above mu means that knobs act together or bend. Changes are made
-    on the network's grid, after the preparation of the image.
+    levels every knob is moved by 2/3 once: ``EE = (S(after) - S(before)) / (2/3)``. A row is the mean magnitude (mu*)
+    over cases and trajectories; mu is signed, and sigma above mu means that knobs act together or bend. Changes are
+    made on the network's grid, after the preparation of the image.
 
     Returns:
         Effects in the target's unit for the whole range of a knob, with a bootstrap interval over cases.

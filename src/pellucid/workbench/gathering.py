@@ -143,8 +143,12 @@ def _target(wish: Wish, loaded: LoadedModel) -> Target:
     return target
 
 
-def _verdict(case: Case, loaded: LoadedModel, wish: Wish) -> tuple[Case, str]:
-    """The case with its modality, and what the model card says of it."""
+def admitted(case: Case, loaded: LoadedModel, override: bool = False) -> tuple[Case, str]:
+    """The case with its modality, and what the model card says of it: applies, unknown or excluded.
+
+    Raises:
+        NotApplicable: the model card excludes it, and there is no ``override``.
+    """
     card = loaded.card
     if card is None:
         return case, "unknown"
@@ -153,7 +157,7 @@ def _verdict(case: Case, loaded: LoadedModel, wish: Wish) -> tuple[Case, str]:
         case, _ = assume_modality(case, modalities[0])
     found = [check_applicability(card, image) for image in case.images.values()]
     worst = max(found, key=lambda v: _ORDER.index(v.verdict))
-    if worst.verdict == "excluded" and not wish.override:
+    if worst.verdict == "excluded" and not override:
         raise NotApplicable(
             f"the model {loaded.model.identity.name} does not apply to case {case.name}: {worst.words}",
             "leave the case out, or pass --override",
@@ -162,7 +166,7 @@ def _verdict(case: Case, loaded: LoadedModel, wish: Wish) -> tuple[Case, str]:
 
 
 def _add(pile: _Pile, case: Case, loaded: LoadedModel, wish: Wish) -> None:
-    case, verdict = _verdict(case, loaded, wish)
+    case, verdict = admitted(case, loaded, wish.override)
     opened = open_case(case, loaded.model, wish.seed, wish.infills)
     for name, prepared in opened.prepared.items():
         there = pile.tensors.get(name)

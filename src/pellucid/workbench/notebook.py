@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from pellucid.core.case import Case
@@ -14,9 +14,11 @@ from pellucid.core.grid import Grid
 from pellucid.core.image import Image
 from pellucid.core.model import Model, OutputSpec
 from pellucid.core.prepare import InputSpec
+from pellucid.core.probe import Probe
 from pellucid.core.target import ClassScore, Label, RegionScore, Target
+from pellucid.explain.byhand import Do, Reply, ask_region
 from pellucid.workbench.explaining import explain_case
-from pellucid.workbench.opening import default_target, open_case
+from pellucid.workbench.opening import Opened, default_target, open_case
 from pellucid.workbench.registry import make_explainer
 
 
@@ -49,6 +51,51 @@ def explain(
         >>> explain(net, torch.rand(1, 1, 8, 8), target=2, method="GradCAM").numpy().shape
         (1, 8, 8)
     """
+    opened, chosen = _opened(module, tensor, target, seed)
+    explainer = make_explainer(method) if isinstance(method, str) else method
+    return explain_case(opened, [chosen], [explainer]).explanations[0]
+
+
+def ask(
+    module: nn.Module | Model,
+    tensor: Float[Tensor, "batch channel *space"],
+    region: Bool[Tensor, "*space"],
+    do: Do = "hide",
+    target: Target | Label | None = None,
+    seed: int = 0,
+) -> Reply:
+    """Hide a region of one image, show it alone or swap it with its mirror side, and see what the score does.
+
+    Args:
+        module: as in ``explain``.
+        tensor: as in ``explain``.
+        region: true inside, of the image's shape.
+        do: ``hide``, ``keep`` or ``swap``.
+        target: as in ``explain``.
+        seed: of the places elsewhere where the same is done for comparison.
+
+    Returns:
+        The score before and after, for each fill, and what the same does elsewhere.
+
+    Raises:
+        PellucidError: with the mend.
+
+    Example:
+        >>> import torch
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 3))
+        >>> region = torch.zeros(8, 8, dtype=torch.bool); region[2:4, 2:4] = True
+        >>> reply = ask(net, torch.rand(1, 1, 8, 8), region, "hide", target=2)
+        >>> reply.unit, len(reply.fills), reply.shams
+        ('logit', 2, 8)
+    """
+    opened, chosen = _opened(module, tensor, target, seed)
+    return ask_region(Probe(opened.model, opened.inputs, chosen, scene=opened.scene), region, do)
+
+
+def _opened(
+    module: nn.Module | Model, tensor: Tensor, target: Target | Label | None, seed: int
+) -> tuple[Opened, Target]:
+    """The image as a case of a model that takes it as it is, and what is explained."""
     if tensor.ndim not in (4, 5) or len(tensor) != 1:
         raise ShapeMismatch(
             f"expected one image (1, channel, *space) of 2 or 3 spatial axes, got {tuple(tensor.shape)}",
@@ -58,8 +105,7 @@ def explain(
     image = Image(tensor[0].detach().cpu().float(), Grid.regular(tensor.shape[2:]))
     opened = open_case(Case("tensor", {model.primary: image}), model, seed)
     chosen = target if isinstance(target, Target) else _target(target, model)
-    explainer = make_explainer(method) if isinstance(method, str) else method
-    return explain_case(opened, [chosen or default_target(opened)], [explainer]).explanations[0]
+    return opened, chosen or default_target(opened)
 
 
 def _unprepared(model: Model) -> Model:
