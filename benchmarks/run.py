@@ -12,7 +12,7 @@ from measuring import ONE_THREAD
 from rich.console import Console
 from rich.table import Table
 
-BENCHMARKS = ("single", "panel", "paths", "fullgrad")
+BENCHMARKS = ("single", "panel", "paths", "fullgrad", "engines")
 
 
 def main(arguments: list[str]) -> int:
