@@ -15,7 +15,7 @@ from pellucid.core.players import players_of
 from pellucid.core.probe import Probe, Scene
 from pellucid.core.target import ClassScore
 from pellucid.explain.lime import LIME
-from pellucid.explain.surrogate import Samples
+from pellucid.explain.linear import Samples
 
 RANKS = (2, 3)
 FILL = Constant(0.3)

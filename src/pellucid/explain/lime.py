@@ -17,7 +17,7 @@ from pellucid.core.masking import Stream
 from pellucid.core.players import parse_players, players_of
 from pellucid.core.probe import Probe
 from pellucid.core.units import Units
-from pellucid.explain.surrogate import Samples
+from pellucid.explain.linear import Samples
 
 _PRESETS: Mapping[str, tuple[float, float]] = {"lime": (0.25, 1.0), "captum": (1.0, 0.01)}  # width, alpha
 _DESCRIBES = 0.5  # of the variance of scores that were not fitted: below it the surrogate is another model
