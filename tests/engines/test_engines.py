@@ -24,7 +24,7 @@ SUBJECTS = ("small-2d", "small-3d", "two-images", "fixed-batch", "dense", "nodul
 
 def built(name, probe):
     offer = next(o for o in OFFERS if o.name == name)
-    return offer.build(Sample(probe.model, probe.inputs, Masked(probe).calibration()))
+    return offer.build(Sample(probe.model, probe.inputs, Masked(probe).calibration))
 
 
 def state_of(module):
@@ -120,7 +120,7 @@ def test_a_stream_through_an_engine_keeps_the_order_of_its_masks(subject, packag
 def test_a_graph_for_a_graphics_card_is_refused_elsewhere(subject) -> None:
     probe = subject("small-2d")
     with pytest.raises(CannotDo, match="graphics card"):
-        cuda_graph(Sample(probe.model, probe.inputs, probe.inputs))
+        cuda_graph(Sample(probe.model, probe.inputs, dict))
 
 
 ALONE = """
@@ -136,7 +136,7 @@ from pellucid.engines.selfcheck import Masked
 net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 3))
 probe = Probe(Model(net), torch.rand(1, 1, 8, 8), ClassScore(1))
 offer = next(o for o in OFFERS if o.name == "openvino-int8")
-offer.build(Sample(probe.model, probe.inputs, Masked(probe).calibration()))
+offer.build(Sample(probe.model, probe.inputs, Masked(probe).calibration))
 print("built", "openvino_telemetry" in sys.modules)
 """
 

@@ -143,7 +143,8 @@ class _Bench:
     """One image on which engines are tried; the module goes first."""
 
     def __init__(self, probe: Probe) -> None:
-        self.probe, self.masked, self.module = probe, Masked(probe), eager(probe.model)
+        self.probe, self.masked = probe, Masked(probe)
+        self.module = self._fitting(eager(probe.model))
         self.effects: Tensor = self.masked.effects(self.module)
         ms, batch = self.masked.timing(self.module)
         self.plain = EngineReport(EAGER, self.module.precision, batch, ms)
@@ -163,6 +164,7 @@ class _Bench:
             return f"it is for models on {offer.device}, and this one is on {model.device.type}"
         try:
             engine, seconds = self._built(offer)
+            engine = self._fitting(engine)
             error, r = deviation(self.masked.effects(engine), self.effects)
             ms, batch = self.masked.timing(engine)
         except MissingExtra as missing:
@@ -179,6 +181,12 @@ class _Bench:
         # the engine itself stays as built: it is shared
         return replace(engine, batch=batch), EngineReport(offer.name, engine.precision, batch, ms, error, r, seconds)
 
+    def _fitting(self, engine: Engine) -> Engine:
+        """With no more items at once than memory was found for."""
+        if engine.fixed:
+            return engine
+        return replace(engine, batch=max(1, min(engine.batch, self.masked.stream.chunk * self.probe.batch)))
+
     def _built(self, offer: Offer) -> tuple[Engine, float]:
         model, inputs = self.probe.model, self.probe.inputs
         shapes = tuple(tuple(x.shape[1:]) for x in inputs.values())
@@ -186,7 +194,7 @@ class _Bench:
         with _lock:
             if key not in _built:
                 started = time.perf_counter()
-                engine = offer.build(Sample(model, inputs, self.masked.calibration()))
+                engine = offer.build(Sample(model, inputs, self.masked.calibration))
                 _built[key] = engine, time.perf_counter() - started
             _built.move_to_end(key)
             while len(_built) > _KEPT:

@@ -73,7 +73,7 @@ def openvino_int8(sample: Sample) -> OpenVinoEngine:
             import nncf
         except ImportError as error:
             raise _missing() from error
-    graph, model, calibration = _graph(sample), sample.model, sample.calibration
+    graph, model, calibration = _graph(sample), sample.model, sample.calibration()
     size = model.can.batch or 1
     count = max(1, len(next(iter(calibration.values()))) // size)
     parts = [{k: v[i * size : (i + 1) * size] for k, v in calibration.items()} for i in range(count)]

@@ -1,5 +1,6 @@
 """What an engine is built from."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pellucid.core.model import Inputs, Model
@@ -12,9 +13,9 @@ class Sample:
     Args:
         model: never changed.
         inputs: "batch channel *space" by name; only shapes and number formats matter.
-        calibration: inputs as they will come, for an engine that must know their range.
+        calibration: makes inputs as they will come, for an engine that must know their range.
     """
 
     model: Model
     inputs: Inputs
-    calibration: Inputs
+    calibration: Callable[[], Inputs]
