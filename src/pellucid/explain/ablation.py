@@ -20,6 +20,9 @@ from pellucid.explain.cohort import INTERVAL, effect, ranked
 How = Literal["zero", "mean", "resample"]
 _AT_ONCE = 32  # versions of a chunk behind the layer
 _COVER = "what one part loses another may make up for: parts that say the same look unneeded, one at a time"
+_LEVELS_OUT = (
+    "falls and rises level out over the cases where what lies behind the part is nearly linear: read the mean magnitude"
+)
 _ZERO = "zero is a value that some parts never take: compare with how=mean or how=resample"
 
 
@@ -52,7 +55,7 @@ class AblationStudy(CohortExplainer):
     """
 
     over: Annotated[Literal["channels", "blocks", "inputs"], "what is switched off"] = "channels"
-    how: Annotated[How, "replaced by zero, by the cohort's mean, or by another case (resample)"] = "mean"
+    how: Annotated[How, "replaced by zero, by the cohort's mean, or by another case (resample)"] = "zero"
     layer: Annotated[str | None, "whose channels; of blocks: names joined by ;. None: found by a trace"] = None
     channels: Annotated[int | None, "so many channels, those that vary most over the cohort; None: all"] = 32
 
@@ -92,7 +95,7 @@ class AblationStudy(CohortExplainer):
             interval=INTERVAL,
             tables={"by case": {name: tuple(float(v) for v in fall) for name, fall in falls.items()}},
             said=said,
-            warnings=(_COVER, *((_ZERO,) if self.how == "zero" else ())),
+            warnings=(_COVER, _ZERO if self.how == "zero" else _LEVELS_OUT),
             spent=spent,
         )
 
