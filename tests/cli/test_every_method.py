@@ -14,8 +14,11 @@ from pellucid.workbench.registry import explainers
 # fewer samples than the defaults, so that the whole takes seconds
 FEWER = (
     "BlurIG:steps=4",
+    "ExactShapley:players=superpixels:4",
     "ExpectedGradients:samples=6",
     "IntegratedGradients:steps=4",
+    "KernelSHAP:players=grid:2,samples=16",
+    "PartitionSHAP:samples=64",
     "SmoothGrad:samples=4",
     "SquareGrad:samples=4",
     "VarGrad:samples=4",
