@@ -12,7 +12,7 @@ from pellucid.core.space import resize
 from pellucid.explain.softmasks import Drawn, SoftMasks
 
 Estimator = Literal["ratio", "slope"]
-_SHRINK = 2  # measured on trained networks: between 1 and 4 the map's correlation differs by less than .02
+_SHRINK = 2  # measured on six films: from 1 to 4 the map's correlation with the truth differs by less than .02
 
 
 @dataclass(frozen=True, eq=False)
