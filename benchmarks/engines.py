@@ -21,7 +21,7 @@ from pellucid.engines.selfcheck import MASKS, Masked, deviation
 
 FASTER = {"openvino": 1.3, "openvino-bf16": 2.5, "openvino-int8": 4.5}
 EXACT, LEAST_R = 1e-4, {"openvino-bf16": 0.998, "openvino-int8": 0.99}
-TIMED = (((224, 224), 8), ((96, 96, 96), 1))  # size, items at once
+TIMED = (((224, 224), 8), ((64, 64, 64), 1))  # size, items at once
 SIDE, IMAGES, STEPS, BATCH = 64, 20, 40, 12
 
 
@@ -57,7 +57,7 @@ def taught() -> tuple[Model, float]:
 
 def built(probe: Probe) -> dict[str, Engine]:
     """The module and OpenVINO at each precision."""
-    sample = Sample(probe.model, probe.inputs, Masked(probe).calibration())
+    sample = Sample(probe.model, probe.inputs, Masked(probe).calibration)
     return {"eager": eager(probe.model)} | {o.name: o.build(sample) for o in OFFERS if o.name in FASTER}
 
 
