@@ -50,6 +50,15 @@ class LIME(Explainer):
 
     Source:
         ribeiro2016why. Deviation: filled by the modality's fills, on the logit; every draw follows the seed.
+
+    Example:
+        >>> import torch
+        >>> from pellucid.core.model import Model
+        >>> from pellucid.core.target import ClassScore
+        >>> model = Model(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2)))
+        >>> answer = LIME(samples=32, players="grid:2")(Probe(model, torch.rand(1, 1, 8, 8), ClassScore(1)))
+        >>> answer.maps["image"].unique().numel()
+        4
     """
 
     preset: Annotated[Literal["lime", "captum"], "whose kernel, distance and penalty"] = "lime"
