@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+from pellucid.cli import face
 from pellucid.cli.main import app
 
 FACTORY = '''
@@ -72,6 +73,7 @@ def pellucid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., R
     """Run the command with an audit log of its own."""
     monkeypatch.setenv("PELLUCID_AUDIT", str(tmp_path / "audit" / "audit.jsonl"))
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(face.out, "width", 200)  # which was taken from the environment when it was imported
 
     def run(*words: object) -> Run:
         done = CliRunner().invoke(app, [str(w) for w in words])

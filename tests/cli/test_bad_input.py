@@ -95,7 +95,7 @@ def test_layer_without_spatial_extent(refused: Callable[..., str], classifier: P
 
 
 def test_unknown_method_and_parameter(refused: Callable[..., str], classifier: Path, picture: Path) -> None:
-    assert "there are: GradCAM" in refused(picture, "--model", classifier, "--method", "GradKAM")
+    assert "GradCAMPlusPlus" in refused(picture, "--model", classifier, "--method", "GradKAM")
     assert "parameters: steps" in refused(picture, "--model", classifier, "--method", "IntegratedGradients:stepz=3")
     assert "at least 1 step" in refused(picture, "--model", classifier, "--method", "IntegratedGradients:steps=0")
 
