@@ -24,10 +24,10 @@ PATHS = ("BlurIG:steps=12", "ExpectedGradients:samples=24", "IntegratedGradients
 HIDING = (
     "ExactShapley:players=grid:2",
     "KernelSHAP:players=grid:3,samples=64",
-    "LIME:players=grid:4,samples=64",
+    "LIME:players=grid:3,samples=64",
     "MorrisSensitivity:players=grid:3,trajectories=3",
     "OneAtATime:players=grid:4",
-    "PartitionSHAP:players=grid:4,samples=64",
+    "PartitionSHAP:players=grid:3,samples=64",
     "RISE:masks=64",
 )
 FEWER = (*PATHS, *NOISY, *HIDING)
