@@ -7,11 +7,11 @@ import typer
 from rich.table import Table
 
 from pellucid.cli import face
-from pellucid.core.errors import BadOption, PellucidError
+from pellucid.core.errors import PellucidError
 from pellucid.core.infill import parse_infill
 from pellucid.explain.byhand import Do, sentence
 from pellucid.io.models import load_model
-from pellucid.io.reader import read_cases, read_mask_noted
+from pellucid.io.reader import read_cases, read_only_mask
 from pellucid.show.words import number, unit_word
 from pellucid.workbench.asking import Question, Told, ask_case
 from pellucid.workbench.delivery import checked
@@ -55,11 +55,8 @@ def _run(path: Path, model: Path, region: Path, question: Question, session: fac
         checked(loaded)
         recorder.configured(loaded.model, {"seed": question.seed, "shams": question.shams})
         cases = read_cases(path)
-        if len(cases.cases) != 1:
-            raise BadOption(f"--region is one mask, and there are {len(cases.cases)} cases", "ask about one image")
-        case = cases.cases[0]
-        mask, said = read_mask_noted(region, next(iter(case.images.values())).grid)
-        told = ask_case(case, loaded, mask, question)
+        mask, said = read_only_mask(cases, region)
+        told = ask_case(cases.cases[0], loaded, mask, question)
     except PellucidError as error:
         recorder.failed("ask", type(error).__name__)
         raise

@@ -11,11 +11,11 @@ from rich.table import Table
 
 from pellucid.cli import face
 from pellucid.core.atomic import write_text
-from pellucid.core.errors import BadOption, PellucidError
+from pellucid.core.errors import PellucidError
 from pellucid.core.infill import parse_infill
 from pellucid.io.labelmap import parse_atlas
 from pellucid.io.models import load_model
-from pellucid.io.reader import Cases, read_cases, read_mask_noted
+from pellucid.io.reader import Cases, read_cases, read_only_mask
 from pellucid.show.words import CHECKS
 from pellucid.workbench.delivery import Checked, checked, deliver, overview
 from pellucid.workbench.job import Finished, Request
@@ -181,11 +181,8 @@ def _cases(path: Path, region: Path | None) -> Cases:
     cases = read_cases(path)
     if region is None:
         return cases
-    if len(cases.cases) != 1:
-        raise BadOption(f"--region is one mask, and there are {len(cases.cases)} cases", "give a CSV with region:NAME")
+    mask, said = read_only_mask(cases, region)
     case = cases.cases[0]
-    image = next(iter(case.images.values()))
-    mask, said = read_mask_noted(region, image.grid)
     notes = (*case.notes, f"the expert's region was {said}") if said else case.notes
     return replace(cases, cases=(replace(case, regions={**case.regions, "expert": mask}, notes=notes),))
 

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from pellucid.core.case import Case, Region, as_mask
-from pellucid.core.errors import BadRegion, PellucidError, UnreadableImage
+from pellucid.core.errors import BadOption, BadRegion, PellucidError, UnreadableImage
 from pellucid.core.grid import Calibration, Grid
 from pellucid.core.image import Image, Modality
 from pellucid.io.dicom import Survey, read_dicom, read_series, survey
@@ -116,6 +116,18 @@ def read_mask_noted(path: str | Path, like: Grid) -> tuple[Region, str | None]:
     if not bool(inside.any()):
         raise _empty(" where the image lies")
     return _region(inside, like), f"resampled (nearest) from {_size(image.grid)} to {_size(like)} voxels"
+
+
+def read_only_mask(cases: Cases, path: Path) -> tuple[Region, str | None]:
+    """The one mask of the only case there is, on its first image, and in words what was done to it.
+
+    Raises:
+        BadOption: there is not exactly one case.
+        PellucidError: as ``read_mask_noted``.
+    """
+    if len(cases.cases) != 1:
+        raise BadOption(f"--region is one mask, and there are {len(cases.cases)} cases", "give a CSV with region:NAME")
+    return read_mask_noted(path, next(iter(cases.cases[0].images.values())).grid)
 
 
 def read_cases(path: str | Path, modality: Modality | None = None, index: int | None = None) -> Cases:
