@@ -1,24 +1,22 @@
 """One model, one batch, one or more targets: every evaluation is made here, counted here and kept here."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pellucid.core.card import GRADIENTS, Ask, Cost
-from pellucid.core.differentiate import Key, gradients, leaf
 from pellucid.core.engine import Engine
-from pellucid.core.errors import BadOption, CannotDo, NonFinite
+from pellucid.core.errors import BadOption, CannotDo
+from pellucid.core.evaluation import Pass, Spent, Work, check_finite, evaluate
 from pellucid.core.grid import Grid
 from pellucid.core.infill import Constant, Infill, ItemMean
-from pellucid.core.layers import Edit, Watch, joined
+from pellucid.core.layers import Edit
 from pellucid.core.model import Inputs, Model
-from pellucid.core.replay import Recording, Replay
-from pellucid.core.rules import Replaced, Rules
+from pellucid.core.replay import Recording
+from pellucid.core.rules import Rules
 from pellucid.core.target import BoundTarget, Target
 
 Need = tuple[Ask, str | None]
@@ -47,45 +45,6 @@ class Scene:
     background: Mapping[str, Tensor] | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Pass:
-    """What one evaluation gave.
-
-    Args:
-        output: of the head, detached unless ``graph`` was asked.
-        score: per target, "batch".
-        input_gradient: per target, by input.
-        activation: by layer.
-        layer_gradient: per target, by layer.
-    """
-
-    output: Tensor
-    score: tuple[Tensor, ...]
-    input_gradient: tuple[Mapping[str, Tensor], ...]
-    activation: Mapping[str, Tensor]
-    layer_gradient: tuple[Mapping[str, Tensor], ...]
-
-
-class Spent:
-    """Counts of items: the shared pass, the methods' own passes, the calculation checks; how many by an engine."""
-
-    def __init__(self) -> None:
-        self.shared, self.own, self.checks, self.engine = Cost(), Cost(), Cost(), 0
-
-
-@dataclass(frozen=True, eq=False)
-class _Work:
-    """What one evaluation is to do; ``replay`` stands in for what comes before a layer."""
-
-    want: frozenset[Ask]
-    layers: tuple[str, ...] = ()
-    edits: Mapping[str, Edit] = field(default_factory=dict)
-    rules: Rules | None = None
-    graph: bool = False
-    aims: Sequence[int] = ()
-    replay: Replay | Recording | None = None
-
-
 class Probe:
     """Evaluate ``target(model(x))`` and its gradients for a batch; the only caller of the module.
 
@@ -105,6 +64,7 @@ class Probe:
         CannotDo: the model lacks an ability that is asked for.
 
     Example:
+        >>> import torch
         >>> from pellucid.core.target import ClassScore
         >>> model = Model(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)))
         >>> probe = Probe(model, torch.rand(1, 1, 4, 4), [ClassScore(0), ClassScore(2)], [(Ask.INPUT_GRADIENT, None)])
@@ -235,7 +195,7 @@ class Probe:
         if "pass" not in self._kept:
             asks = frozenset(a for a, _ in self._needs)
             layers = tuple(sorted({name for _, name in self._needs if name}))
-            work = _Work(asks, layers, aims=range(len(self.targets)))
+            work = Work(asks, layers, aims=range(len(self.targets)))
             self._kept["pass"] = self._evaluate(self.inputs, work)
             self.spent.shared += Cost(self.batch, self.batch * len(self.targets) * int(bool(asks & GRADIENTS)))
         return self._kept["pass"]
@@ -267,7 +227,7 @@ class Probe:
         names = tuple(self.model.find(name, self.inputs).name for name in layers)
         for name in edits or {}:
             self.model.check_edit(name, self.inputs)
-        return self._own(x or self.inputs, _Work(want, names, edits or {}, rules, graph, (self.aim,)))
+        return self._own(x or self.inputs, Work(want, names, edits or {}, rules, graph, (self.aim,)))
 
     def behind(self, layer: str, edit: Edit, versions: int) -> Float[Tensor, " items"]:
         """The target's value with a layer's output replaced; only what comes after the layer is computed.
@@ -293,12 +253,17 @@ class Probe:
         key = f"before {layer}"
         if key not in self._kept:
             recording = Recording(self.model.module, layer)
-            self._own(self.inputs, _Work(frozenset(), replay=recording, aims=(self.aim,)))
+            self._own(self.inputs, Work(frozenset(), replay=recording, aims=(self.aim,)))
             self._kept[key] = recording
         replay = self._kept[key].replay(edit, versions)
-        return self._own(x, _Work(frozenset(), replay=replay, aims=(self.aim,))).score[self.aim]
+        return self._own(x, Work(frozenset(), replay=replay, aims=(self.aim,))).score[self.aim]
 
-    def _own(self, x: Inputs, work: _Work) -> Pass:
+    def _evaluate(self, x: Inputs, work: Work) -> Pass:
+        done = evaluate(self.model, x, replace(work, precision=self.precision), self._bind)
+        self.spent.own += Cost(done.again)
+        return done
+
+    def _own(self, x: Inputs, work: Work) -> Pass:
         done = self._evaluate(x, work)
         self._spend(len(done.output), bool(work.want & GRADIENTS))
         return done
@@ -317,7 +282,7 @@ class Probe:
         target = self.target
         output = self.engine({k: v.to(self.model.device) for k, v in x.items()})
         score = target(output) - self._offset(self.engine).repeat(len(output) // self.batch)
-        _check_finite(score, target.name)
+        check_finite(score, target.name)
         self._spend(len(output))
         self.spent.engine += len(output)
         return score
@@ -334,66 +299,8 @@ class Probe:
         """The target's gradient at other inputs, by input name."""
         return self.run(x, frozenset({Ask.INPUT_GRADIENT})).input_gradient[self.aim]
 
-    # the one evaluation ----------------------------------------------------------------------------------------------
-
-    def _evaluate(self, x: Inputs, work: _Work) -> Pass:
-        model, graph, backward = self.model, work.graph, bool(work.want & GRADIENTS)
-        edits = bool(work.edits or work.replay)
-        hooks, rules = bool(work.layers), work.rules is not None
-        model.check_able({"gradient": backward, "hooks": hooks, "edits": edits, "rules": rules})
-        to_input, to_layer = Ask.INPUT_GRADIENT in work.want, Ask.LAYER_GRADIENT in work.want
-        with model.held(), torch.set_grad_enabled(backward or graph):
-            # nothing before the first layer is recorded for a backward that ends there
-            late = to_layer and not to_input and not graph
-            leaves, watch, output = self._forward(x, work, late)
-            if late and not output.requires_grad:  # the module cuts its graph behind the layer (torch.no_grad)
-                self.spent.own += Cost(len(output))
-                leaves, watch, output = self._forward(x, work, late=False)
-            bound = self._bind(output)
-            scores = tuple(b(output) for b in bound)
-            for i in work.aims:
-                _check_finite(scores[i], bound[i].name)
-            wrt: dict[Key, list[Tensor]] = {("layer", n): watch.kept[n] for n in work.layers if to_layer}
-            wrt |= {("input", k): [v] for k, v in leaves.items() if to_input and v.requires_grad}
-            last = None if graph else work.aims[-1]
-            aims = work.aims if backward else ()
-            grads = {i: gradients(scores[i], bound[i].name, wrt, graph, i != last) for i in aims}
-        keep: Callable[[Tensor], Tensor] = (lambda t: t) if graph else (lambda t: t.detach())
-        kept = {n: joined(parts, len(output), model.can.batch) for n, parts in watch.kept.items()}
-        given = [grads.get(i, {}) for i in range(len(bound))]
-        return Pass(
-            output=keep(output),
-            score=tuple(keep(s) for s in scores),
-            input_gradient=tuple({k: g[0] for (kind, k), g in each.items() if kind == "input"} for each in given),
-            activation={n: keep(t) for n, t in kept.items()},
-            layer_gradient=tuple(
-                {n: joined(g, len(output), model.can.batch) for (kind, n), g in each.items() if kind == "layer"}
-                for each in given
-            ),
-        )
-
-    def _forward(self, x: Inputs, work: _Work, late: bool) -> tuple[dict[str, Tensor], Watch, Tensor]:
-        """Leaves that gradients are taken to, what was watched, the output; ``late``: graph from a layer on."""
-        model, rules = self.model, work.rules
-        leaves = {k: leaf(v, Ask.INPUT_GRADIENT in work.want, work.graph) for k, v in x.items()}
-        watch = Watch(model.module, work.layers, work.edits, leaf=Ask.LAYER_GRADIENT in work.want)
-        cast = torch.autocast(model.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
-        recorded = torch.set_grad_enabled(torch.is_grad_enabled() and not late)
-        with recorded, watch, work.replay or nullcontext(), cast, Replaced(rules) if rules else nullcontext():
-            # a clone: a module may change its input in place; versions to be played back are copies already
-            given = leaves if isinstance(work.replay, Replay) else {k: v.clone() for k, v in leaves.items()}
-            return leaves, watch, model(given)
-
     def _bind(self, output: Tensor) -> tuple[BoundTarget, ...]:
         if "bound" not in self._kept:
             spec = self.model.output
             self._kept["bound"] = tuple(t.bind(output.detach(), spec, self.scene.regions) for t in self.targets)
         return self._kept["bound"]
-
-
-def _check_finite(score: Tensor, name: str) -> None:
-    if not bool(torch.isfinite(score).all()):
-        raise NonFinite(
-            f"the model's score of {name!r} is NaN or infinite",
-            "check the input's intensities against the model card, or run in float32",
-        )
