@@ -3,16 +3,18 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from pellucid.core.errors import CannotDo
+from pellucid.core.errors import BadOption, CannotDo
 from pellucid.core.masking import Stream
-from pellucid.engines.choosing import OFFERS
+from pellucid.engines.choosing import OFFERS, choose_engine
 from pellucid.engines.cuda import cuda_graph
 from pellucid.engines.eager import eager
+from pellucid.engines.openvino import openvino_float32
 from pellucid.engines.sample import Sample
 from pellucid.engines.selfcheck import Masked
 from pellucid.explain.occlusion import Occlusion
@@ -117,6 +119,73 @@ def test_a_stream_through_an_engine_keeps_the_order_of_its_masks(subject, packag
     assert len(plain.unique()) > 40  # the masks and items tell
 
 
+class Told(Exception):
+    """Runtimes raise classes of their own."""
+
+
+class Small:
+    """A compiled network in front of a memory that holds only so many items, as runtimes tell it."""
+
+    def __init__(self, inner, method: str, most: int, words: str) -> None:
+        self.inner, self.most, self.words, self.seen = inner, most, words, []
+        setattr(self, method, lambda *given: self.held(getattr(inner, method), *given))
+
+    def held(self, call, *given):
+        items = len(next(iter(given[-1].values())))
+        self.seen.append(items)
+        if items > self.most:
+            raise Told(self.words)
+        return call(*given)
+
+
+FULL = {
+    "openvino": ("request", "infer", "Exception from src/inference.cpp:79: std::bad_alloc"),
+    "onnx": ("session", "run", "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Failed to allocate memory for buffer"),
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_out_of_memory_in_an_engine_halves_the_chunk(subject, package, name) -> None:
+    package(PACKAGE[name])
+    probe = subject("small-2d")
+    engine = built(name, probe)
+    keeps = [torch.ones(1, *probe.grid.shape) * step for step in torch.linspace(0, 1, 11)]
+    wanted = torch.stack(list(Stream(probe.through(engine)).scores(keeps)))
+    holder, method, words = FULL[name]
+    small = Small(getattr(engine, holder), method, 2, words)
+    found = torch.stack(list(Stream(probe.through(replace(engine, **{holder: small}))).scores(keeps)))
+    assert torch.allclose(found, wanted, atol=1e-6)
+    assert [n for n in small.seen if n > 1] == [8, 4, 2, 2, 2, 2, 2]
+    none = replace(engine, **{holder: Small(getattr(engine, holder), method, 0, words)})
+    with pytest.raises(BadOption, match="not even one version"):
+        list(Stream(probe.through(none)).scores(keeps))
+
+
+def test_another_failure_of_an_engine_is_not_taken_for_memory(subject, package) -> None:
+    package("openvino")
+    probe = subject("small-2d")
+    engine = built("openvino", probe)
+    broken = replace(engine, request=Small(engine.request, "infer", 0, "no such port"))
+    with pytest.raises(Exception, match="no such port"):
+        next(Stream(probe.through(broken)).scores([torch.ones(1, *probe.grid.shape)]))
+
+
+def test_an_engine_is_checked_with_as_many_items_as_fit(subject, package) -> None:
+    package("openvino")
+    probe = subject("small-2d")
+    words = FULL["openvino"][2]
+
+    def tight(sample):
+        engine = openvino_float32(sample)
+        return replace(engine, request=Small(engine.request, "infer", 3, words))
+
+    offer = replace(next(o for o in OFFERS if o.name == "openvino"), build=tight)
+    engine, report = choose_engine(probe, ["openvino"], offers=(offer,))
+    assert engine is not None
+    assert report.batch <= 2
+    assert report.effect_error <= 1e-4
+
+
 def test_a_graph_for_a_graphics_card_is_refused_elsewhere(subject) -> None:
     probe = subject("small-2d")
     with pytest.raises(CannotDo, match="graphics card"):
@@ -130,7 +199,7 @@ import torch
 from pellucid.core.model import Model
 from pellucid.core.probe import Probe
 from pellucid.core.target import ClassScore
-from pellucid.engines.choosing import OFFERS
+from pellucid.engines.choosing import OFFERS, choose_engine
 from pellucid.engines.sample import Sample
 from pellucid.engines.selfcheck import Masked
 net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 3))

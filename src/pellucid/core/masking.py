@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pellucid.core.engine import ran_out
 from pellucid.core.errors import BadOption
 from pellucid.core.infill import Infill, filled
 from pellucid.core.probe import Probe
@@ -120,8 +121,7 @@ class Stream:
 
     def _shrink(self, error: Exception) -> None:
         """Halve the chunk when memory ran out; anything else is the caller's to see."""
-        full = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-        if not full:
+        if not ran_out(error):
             raise error
         if self.chunk == 1:
             raise BadOption(

@@ -145,8 +145,7 @@ class _Bench:
     def __init__(self, probe: Probe) -> None:
         self.probe, self.masked = probe, Masked(probe)
         self.module = self._fitting(eager(probe.model))
-        self.effects: Tensor = self.masked.effects(self.module)
-        ms, batch = self.masked.timing(self.module)
+        self.effects, ms, batch = self._examined(self.module)
         self.plain = EngineReport(EAGER, self.module.precision, batch, ms)
 
     def not_worth(self, offer: Offer, budget: int | None) -> str:
@@ -164,9 +163,8 @@ class _Bench:
             return f"it is for models on {offer.device}, and this one is on {model.device.type}"
         try:
             engine, seconds = self._built(offer)
-            engine = self._fitting(engine)
-            error, r = deviation(self.masked.effects(engine), self.effects)
-            ms, batch = self.masked.timing(engine)
+            effects, ms, batch = self._examined(self._fitting(engine))
+            error, r = deviation(effects, self.effects)
         except MissingExtra as missing:
             if strict:
                 raise
@@ -181,6 +179,16 @@ class _Bench:
         # the engine itself stays as built: it is shared
         return replace(engine, batch=batch), EngineReport(offer.name, engine.precision, batch, ms, error, r, seconds)
 
+    def _examined(self, engine: Engine) -> tuple[Tensor, float, int]:
+        """Effects, milliseconds, items at once: half as many as long as memory runs out."""
+        while True:
+            try:
+                return self.masked.effects(engine), *self.masked.timing(engine)
+            except (torch.OutOfMemoryError, MemoryError):
+                if engine.fixed or engine.batch == 1:
+                    raise
+                engine = replace(engine, batch=engine.batch // 2)
+
     def _fitting(self, engine: Engine) -> Engine:
         """With no more items at once than memory was found for."""
         if engine.fixed:
@@ -190,7 +198,8 @@ class _Bench:
     def _built(self, offer: Offer) -> tuple[Engine, float]:
         model, inputs = self.probe.model, self.probe.inputs
         shapes = tuple(tuple(x.shape[1:]) for x in inputs.values())
-        key = (offer.name, model.digest, model.output.head, model.call, shapes, torch.get_num_threads())
+        real = self.probe.scene.background is not None  # what int8 is calibrated on
+        key = (offer.name, model.digest, model.output.head, model.call, shapes, torch.get_num_threads(), real)
         with _lock:
             if key not in _built:
                 started = time.perf_counter()
