@@ -15,7 +15,8 @@ from pellucid.engines.selfcheck import Limit
 from pellucid.explain.gradient import Saliency
 from pellucid.explain.occlusion import Occlusion
 from pellucid.explain.path import IntegratedGradients
-from pellucid.metrics.faithfulness import DeletionAUC
+from pellucid.metrics.faithfulness import DeletionAUC, InsertionAUC
+from pellucid.metrics.randomization import ModelParameterRandomization
 from pellucid.workbench import hastening
 from pellucid.workbench.checking import calculation_checks
 from pellucid.workbench.evaluating import score_panel
@@ -113,6 +114,27 @@ def test_auto_leaves_a_few_forwards_to_the_module(classifier, make_case) -> None
     assert not [w for w in few.warnings if "engine" in w]
     many = panel_of(classifier, make_case(), "auto", [Occlusion(window=2.0, stride=1.0)]).explanations[0].provenance
     assert many.engine == "planted"
+
+
+@pytest.mark.usefixtures("planted")
+def test_auto_counts_what_the_metrics_will_ask(classifier, make_case) -> None:
+    few, opened = [Occlusion(window=8.0, stride=8.0)], open_case(make_case(), classifier)
+    engines = {}
+    for metrics in ((), (ModelParameterRandomization(levels=40),), (DeletionAUC(steps=40), InsertionAUC(steps=40))):
+        manner = Manner(engine="auto", metrics=metrics)
+        probe = explain_case(opened, [ClassScore("bright")], few, manner).probes[0]
+        engines[len(metrics)] = probe.engine.name if probe.engine else "eager"
+    assert engines == {0: "eager", 1: "eager", 2: "planted"}
+
+
+@pytest.mark.usefixtures("planted")
+def test_a_metric_alone_is_worth_an_engine_that_is_asked_for(classifier, make_case) -> None:
+    opened, metrics = open_case(make_case(), classifier), (DeletionAUC(),)
+    manner = Manner(engine="planted", metrics=metrics)
+    panel = explain_case(opened, [ClassScore("bright")], [Saliency()], manner)
+    assert panel.explanations[0].provenance.engine == "eager"
+    score_panel(panel, make_case(), metrics)
+    assert panel.probes[0].spent.engine > 0
 
 
 def test_without_a_method_that_hides_nothing_is_built(classifier, make_case) -> None:

@@ -10,9 +10,10 @@ from importlib.metadata import version
 import torch
 
 from pellucid.core.card import GRADIENTS
-from pellucid.core.errors import CannotDo, UnknownLayer
+from pellucid.core.errors import BadRegion, CannotDo, UnknownLayer
 from pellucid.core.explainer import Explainer, LayerExplainer
 from pellucid.core.explanation import Explanation, Prediction, Provenance, Reference
+from pellucid.core.metric import Metric
 from pellucid.core.probe import Probe
 from pellucid.core.target import Target
 from pellucid.engines.selfcheck import EngineReport
@@ -36,6 +37,7 @@ class Manner:
         engine: of the perturbed forwards: ``eager`` (the module), ``auto`` (the fastest that errs little, where there
             are forwards enough to repay it), or a name.
         strict: raise when a method cannot explain this model; else list it as skipped.
+        metrics: that will score the maps: their forwards count too when an engine is chosen.
     """
 
     precision: str = "float32"
@@ -44,6 +46,7 @@ class Manner:
     warnings: tuple[str, ...] = ()
     strict: bool = True
     engine: str = "eager"
+    metrics: tuple[Metric, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +96,7 @@ def explain_case(
     able, skipped = _able(opened, explainers, manner.strict)
     needs = {need for e in able for need in e.needs(opened.model, opened.inputs)}
     plain = Probe(opened.model, opened.inputs, targets, needs, opened.scene, manner.precision)
-    shared, engine = through_engine(plain, able, manner.engine)
+    shared, engine = through_engine(plain, able, manner.engine, manner.metrics)
     made: list[tuple[Explanation, Explainer, Probe]] = []
     for aim in range(len(targets)):
         for explainer in able:
@@ -122,7 +125,7 @@ def _able(
     for explainer in explainers:
         try:
             _check_able(explainer, opened)
-        except (CannotDo, UnknownLayer) as error:
+        except (CannotDo, UnknownLayer, BadRegion) as error:  # BadRegion: nobody marked what the method asks about
             if strict:
                 raise
             skipped.append((explainer.name, error.problem))
@@ -160,7 +163,7 @@ def _explain(
     prepared = opened.prepared[model.primary]
     provenance = Provenance(
         case=opened.case.name,
-        input_digest=_digest(opened),
+        input_digest=digest_of(opened),
         model=f"{model.identity.name} {model.identity.version}".strip(),
         model_digest=model.digest,
         card_digest=model.identity.card,
@@ -219,7 +222,8 @@ def _doubts(prediction: Prediction, probe: Probe) -> tuple[str, ...]:
     return tuple(doubts)
 
 
-def _digest(opened: Opened) -> str:
+def digest_of(opened: Opened) -> str:
+    """Of the images, for provenance and audit record."""
     digests = [image.digest for image in opened.images.values()]
     return digests[0] if len(digests) == 1 else " ".join(digests)
 

@@ -129,6 +129,7 @@ def run_case(
         warnings=(*loaded.notes, *warnings),
         strict=bool(request.methods) and not request.every,
         engine=request.engine,
+        metrics=request.metrics,
     )
     panel = explain_case(opened, _targets(opened, request), _methods(request), manner, progress)
     if recorder is not None:
