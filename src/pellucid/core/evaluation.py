@@ -13,7 +13,7 @@ from pellucid.core.errors import NonFinite
 from pellucid.core.layers import Edit, Watch, joined
 from pellucid.core.model import Inputs, Model
 from pellucid.core.replay import Recording, Replay
-from pellucid.core.rules import Replaced, Rules
+from pellucid.core.rules import Rules, called
 from pellucid.core.target import BoundTarget
 
 
@@ -53,7 +53,7 @@ class Work:
         want: gradients, if any.
         layers: names of layers that are read.
         edits: function of a layer's output, by name.
-        rules: replacement by torch function.
+        rules: replacement by torch function, or a rulebook.
         graph: whether the autograd graph is kept.
         aims: indices of the targets that are differentiated.
         replay: stands in for what comes before a layer.
@@ -126,15 +126,14 @@ def evaluate(model: Model, x: Inputs, work: Work, bind: Bind) -> Pass:
 
 def _forward(model: Model, x: Inputs, work: Work, late: bool) -> tuple[dict[str, Tensor], Watch, Tensor]:
     """Leaves that gradients are taken to, what was watched, the output; ``late``: graph from a layer on."""
-    rules = work.rules
     leaves = {k: leaf(v, Ask.INPUT_GRADIENT in work.want, work.graph) for k, v in x.items()}
     watch = Watch(model.module, work.layers, work.edits, leaf=Ask.LAYER_GRADIENT in work.want)
     cast = torch.autocast(model.device.type, torch.bfloat16, enabled=work.precision == "bfloat16")
     recorded = torch.set_grad_enabled(torch.is_grad_enabled() and not late)
-    with recorded, watch, work.replay or nullcontext(), cast, Replaced(rules) if rules else nullcontext():
+    with recorded, watch, work.replay or nullcontext(), cast:
         # a clone: a module may change its input in place; versions to be played back are copies already
         given = leaves if isinstance(work.replay, Replay) else {k: v.clone() for k, v in leaves.items()}
-        return leaves, watch, model(given)
+        return leaves, watch, called(model, model.module, given, work.rules)
 
 
 def check_finite(score: Tensor, name: str) -> None:

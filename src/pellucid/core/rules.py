@@ -1,19 +1,100 @@
 """Operations of torch replaced by others while a module runs (guided backpropagation, layer-wise relevance)."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
-Rules = Mapping[Callable[..., Any], Callable[..., Any]]
+Table = Mapping[Callable[..., Any], Callable[..., Any]]
 
 
-class Replaced(TorchFunctionMode):
+class Rulebook(ABC):
+    """Rules that see every operation with its place, and the model's inputs and output besides."""
+
+    @abstractmethod
+    def begin(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The inputs as the module is to get them."""
+
+    @abstractmethod
+    def operate(
+        self, operation: Callable[..., Any], args: tuple[Any, ...], named: Mapping[str, Any], place: str
+    ) -> Any:
+        """What the operation gives, made in the rulebook's way.
+
+        Args:
+            operation: of torch; called from here it is not replaced again.
+            args: positional.
+            named: by keyword.
+            place: path of the layer that calls it; empty for the model itself.
+        """
+
+    @abstractmethod
+    def finish(self, output: Tensor) -> Tensor:
+        """The head's output as the targets are to get it."""
+
+
+Rules = Table | Rulebook
+
+
+def called(model: Callable[[Mapping[str, Tensor]], Tensor], module: nn.Module, x: Any, rules: Rules | None) -> Tensor:
+    """The model's output at the named inputs ``x``, with operations replaced by the rules."""
+    if isinstance(rules, Rulebook):
+        with _Places(module) as places, _Booked(rules, places):
+            return rules.finish(model(rules.begin(x)))
+    if not rules:
+        return model(x)
+    with _Replaced(rules):
+        return model(x)
+
+
+class _Replaced(TorchFunctionMode):
     """Operations replaced by name; a function mode sees functional and reused ReLU alike, above autograd."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Table) -> None:
         super().__init__()
         self._rules = rules
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return self._rules.get(func, func)(*args, **(kwargs or {}))
+
+
+class _Booked(TorchFunctionMode):
+    def __init__(self, rules: Rulebook, places: "_Places") -> None:
+        super().__init__()
+        self._operate, self._stack = rules.operate, places.stack
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self._operate(func, args, kwargs or {}, self._stack[-1])
+
+
+class _Places:
+    """Hooks that know which layer is running; ``stack[-1]`` is its path."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.stack = [""]
+        self._module = module
+        self._handles: list[RemovableHandle] = []
+
+    def __enter__(self) -> "_Places":
+        for path, layer in self._module.named_modules():
+            if path:
+                self._handles.append(layer.register_forward_pre_hook(self._entering(path), prepend=True))
+                # also when the layer raises: the module may catch its own error and go on
+                self._handles.append(layer.register_forward_hook(self._leaving, always_call=True))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _entering(self, path: str) -> Callable[..., None]:
+        def hook(_layer: nn.Module, _args: object) -> None:
+            self.stack.append(path)
+
+        return hook
+
+    def _leaving(self, _layer: nn.Module, _args: object, _output: object) -> None:
+        self.stack.pop()
