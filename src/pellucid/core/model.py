@@ -2,9 +2,9 @@
 
 import hashlib
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import Any, Literal
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from pellucid.core.card import Task
 from pellucid.core.errors import BadCard, CannotDo, ShapeMismatch, UnknownLayer
 from pellucid.core.layers import LayerName, LayerShape, trace
+from pellucid.core.portions import in_parts
 from pellucid.core.prepare import InputSpec
+from pellucid.core.windows import SlidingWindows
 
 Inputs = Mapping[str, Tensor]
 _Shapes = tuple[tuple[int, ...], ...]
@@ -116,6 +118,7 @@ class Model:
         can: abilities.
         layer: default layer for methods that need one; None: found by a trace.
         call: inputs are passed ``positional``, ``keyword`` or as one ``dict``.
+        inference: how images larger than the network's input are predicted; None: they go in whole.
 
     Example:
         >>> model = Model(nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
@@ -130,6 +133,7 @@ class Model:
     can: Abilities = field(default_factory=Abilities)
     layer: str | None = None
     call: Literal["positional", "keyword", "dict"] = "positional"
+    inference: SlidingWindows | None = None
     _traces: dict[_Shapes, tuple[LayerShape, ...]] = field(default_factory=dict, repr=False)
     _defaults: dict[_Shapes, str] = field(default_factory=dict, repr=False)
     _lock: Any = field(default_factory=threading.RLock, repr=False)
@@ -168,8 +172,15 @@ class Model:
         """Number format of the parameters, which inputs are cast to; None without parameters to go by."""
         return next((p.dtype for p in self.module.parameters() if p.dtype in _FORMATS), None)
 
+    @property
+    def window(self) -> "Model":
+        """The network as it sees one window; the model itself where images go in whole."""
+        return self if self.inference is None else replace(self, inference=None)
+
     def __call__(self, inputs: Inputs) -> Tensor:
-        """The head's output; a fixed batch size is met by cutting and padding."""
+        """The head's output, of windows blended; a fixed batch size is met by cutting and padding."""
+        if self.inference is not None:
+            return self.inference.of(inputs).blend(self.window, inputs)
         missing = [s.name for s in self.inputs if s.name not in inputs]
         if missing:
             raise ShapeMismatch(
@@ -223,6 +234,8 @@ class Model:
             raise ShapeMismatch(
                 f"expected as many items in every input, at least one, got {counts}", "match the batch axis"
             )
+        if self.inference is not None:
+            self.inference.check(tuple(inputs[s.name].shape) for s in self.inputs if s.rank)
 
     def check_able(self, wanted: Mapping[str, bool]) -> None:
         """Refuse what the module cannot do.
@@ -249,7 +262,7 @@ class Model:
                 )
 
     def layers(self, inputs: Inputs) -> tuple[LayerShape, ...]:
-        """Every layer with the shape of its output, in order; traced once per input shape.
+        """Every layer with the shape of its output, in order; traced once per input (or window) shape.
 
         Raises:
             ShapeMismatch: the inputs are not the model's.
@@ -260,9 +273,9 @@ class Model:
             raise CannotDo("this model does not show its layers", self.can.why.get("hooks", "load the original module"))
         key = self._shapes(inputs)
         if key not in self._traces:
-            one = {k: v[:1].to(self.device) for k, v in inputs.items()}
+            one = self._seen({k: v[:1].to(self.device) for k, v in inputs.items()})
             with self.held(), torch.no_grad():
-                self._traces[key] = trace(self.module, lambda: self(one))
+                self._traces[key] = trace(self.module, lambda: self.window(one))
         return self._traces[key]
 
     def resolve(self, layer: str | None, inputs: Inputs) -> str:
@@ -289,8 +302,19 @@ class Model:
             self._defaults[key] = self._best(self._spatial(inputs))
         return self._defaults[key]
 
+    def _seen(self, inputs: Inputs) -> Inputs:
+        """What the network sees at once: the inputs, or their first window."""
+        if self.inference is None:
+            return inputs
+        layout = self.inference.of(inputs)
+        return layout.part({k: layout.pad(v) for k, v in inputs.items()}, layout.starts[0])
+
     def _shapes(self, inputs: Inputs) -> _Shapes:
-        return tuple((1, *inputs[s.name].shape[1:]) for s in self.inputs)
+        size = self.inference.size if self.inference is not None else None
+        return tuple(
+            (1, *(inputs[s.name].shape[1:2]), *(size if size and s.rank else inputs[s.name].shape[2:]))
+            for s in self.inputs
+        )
 
     def _best(self, spatial: list[LayerShape]) -> str:
         # weights of attention (batch, head, token, token) look spatial, and end in one of these
@@ -341,7 +365,7 @@ class Model:
             raise UnknownLayer(f"layer {layer!r} is not in the model", f"layers: {listing}. Pass one of these")
 
     def activation_bytes(self, inputs: Inputs) -> int:
-        """Bytes of all layer outputs for one item: what a batch costs in memory, roughly."""
+        """Bytes of all layer outputs for one item (in one window): what a batch costs in memory, roughly."""
         if not self.can.hooks:
             return 100 * sum(v[:1].numel() * v.element_size() for v in inputs.values())
         return 4 * sum(prod(s.shape) for s in self.layers(inputs))
@@ -360,25 +384,6 @@ class Model:
             finally:
                 for m in training:
                     m.training = True
-
-
-def in_parts(call: Callable[[Inputs], Tensor], inputs: Inputs, size: int, fixed: bool) -> Tensor:
-    """The answers of ``call``, made on some items at a time.
-
-    Args:
-        call: head's output of inputs.
-        inputs: any number of items.
-        size: at most so many at a time.
-        fixed: exactly so many, filled up with the last one.
-    """
-    count = len(next(iter(inputs.values())))
-    parts: list[Tensor] = []
-    for first in range(0, count, size):
-        part = {k: v[first : first + size] for k, v in inputs.items()}
-        short = size - min(size, count - first) if fixed else 0
-        padded = {k: torch.cat([v, v[-1:].expand(short, *v.shape[1:])]) for k, v in part.items()} if short else part
-        parts.append(call(padded)[: min(size, count - first)])
-    return torch.cat(parts)
 
 
 def _describe(output: object) -> str:
