@@ -1,5 +1,6 @@
 """``pellucid ask`` on a real film; bad input is refused with the mend."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pellucid.audit.verdict import verify
 from pellucid.demo.cases import MODELS
 
 Command = Callable[..., object]
@@ -42,6 +44,23 @@ def test_a_real_film(pellucid: Command, film: Path, do: str) -> None:
     assert "the same elsewhere" in shown.out
     again = pellucid(*words, "--json")
     assert {k: v for k, v in again.json.items() if k != "ms"} == {k: v for k, v in said.items() if k != "ms"}
+
+
+def test_an_ask_is_one_event_of_the_audit_record(pellucid: Command, film: Path, tmp_path: Path) -> None:
+    log = tmp_path / "asked.jsonl"
+    words = ["ask", film, "--model", PNEUMONIA, "--region", film.with_name("mask.png"), "--audit", log, "--json"]
+    done = pellucid(*words, "--shams", 3, "--seed", 5)
+    assert done.code == 0, done.err
+    (event,) = [json.loads(line) for line in log.read_text("ascii").splitlines()]
+    assert (event["event"], event["outcome"], event["method"]) == ("create", "success", "AskByHand")
+    assert event["parameters"] == {"do": "hide", "seed": 5, "shams": 3}
+    assert event["actor"]
+    assert len(event["subject_hash"]) == len(event["input_hash"]) == len(event["output_hash"]) == 64
+    assert len(event["model_hash"]) == 64
+    assert verify(log).ok
+    assert pellucid(*words[:-1], "--do", "burn").code == 2
+    last = json.loads(log.read_text("ascii").splitlines()[-1])
+    assert (last["event"], last["parameters"]) == ("failure", {"error": "BadOption"})
 
 
 def test_bad_input(pellucid: Command, film: Path) -> None:

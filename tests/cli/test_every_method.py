@@ -4,8 +4,10 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from pellucid.demo.cases import MODELS
 from pellucid.io.archive import load_explanation
@@ -34,6 +36,22 @@ def declared(task: str) -> set[str]:
     return {name for name, cls in explainers().items() if task in cls.card.tasks}
 
 
+def marked(path: Path, folder: Path) -> Path:
+    """A mask of the image, for the method that asks about a region: a box in its middle."""
+    if path.suffix == ".jpg":
+        with Image.open(path) as image:
+            width, height = image.size
+        mask = np.zeros((height, width), np.uint8)
+        mask[height // 3 : height // 2, width // 3 : width // 2] = 255
+        Image.fromarray(mask).save(folder / "mask.png")
+        return folder / "mask.png"
+    volume = nib.load(path)
+    mask = np.zeros(volume.shape, np.uint8)
+    mask[tuple(slice(n // 3, n // 2) for n in volume.shape)] = 1
+    nib.save(nib.Nifti1Image(mask, volume.affine), folder / "mask.nii.gz")
+    return folder / "mask.nii.gz"
+
+
 @pytest.mark.parametrize("kind", ["film", "volume"])
 def test_every_method_on_a_real_case(
     pellucid: Callable[..., object], shared_data: Path, tmp_path: Path, kind: str
@@ -47,6 +65,7 @@ def test_every_method_on_a_real_case(
     window = {"film": "Occlusion", "volume": "Occlusion:window=16,stride=16"}[kind]
     done = pellucid(
         "explain", path, "--model", card, "--out", tmp_path / "o", "--override", "--json",
+        "--region", marked(path, tmp_path),
         "--method", "all", "--method", window, *LISTED,
     )  # fmt: skip
     assert done.code == 0, done.err

@@ -3,19 +3,20 @@
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import pellucid
-from pellucid.core.errors import BadOption, BadRegion
+from pellucid.core.errors import BadOption, BadRegion, UnknownName
 from pellucid.core.grid import Calibration, Grid
 from pellucid.core.infill import Constant
 from pellucid.core.model import Model, OutputSpec
 from pellucid.core.prepare import InputSpec
 from pellucid.core.probe import Probe, Scene
 from pellucid.core.target import ClassScore
-from pellucid.explain.byhand import ask_region, sentence
+from pellucid.explain.byhand import AskByHand, ask_region, sentence
 
 FILLS = (Constant(0.0), Constant(1.0))
 
@@ -142,3 +143,60 @@ def test_in_python_in_under_a_second():
     with torch.no_grad():
         assert reply.before == pytest.approx(float(net.eval()(x)[0, 1]), abs=1e-5)
     assert reply.plain()["fills"][0]["after"] == reply.fills[0][1]
+
+
+def curved(shape=(8, 8), regions=None, grid=None):
+    torch.manual_seed(3)
+    conv = {2: nn.Conv2d, 3: nn.Conv3d}[len(shape)]
+    net = nn.Sequential(conv(1, 3, 3), nn.Tanh(), nn.Flatten(), nn.LazyLinear(2)).double()
+    x = torch.rand(2, 1, *shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    net(x)
+    model = Model(net, (InputSpec(rank=len(shape), channels=1),), OutputSpec(labels=("no", "yes")))
+    scene = Scene(grids={"image": grid} if grid else {}, regions=regions or {}, infills=FILLS, seed=4)
+    return Probe(model, x, ClassScore("yes"), scene=scene)
+
+
+@pytest.mark.parametrize("do", ["hide", "keep", "swap"])
+@pytest.mark.parametrize("shape", [(8, 8), (5, 6, 7)])
+def test_the_method_is_its_second_implementation(do, shape, reference):
+    grid = Grid.regular(shape, (1.0,) * 3, Calibration.PATIENT) if len(shape) == 3 else None
+    axis = 0 if grid else 1
+    mask = box(shape, *[(1, 3)] * len(shape))
+    probe = curved(shape, {"spot": mask}, grid)
+    answer = AskByHand(do=do)(probe)
+    net = probe.model.module
+    for item, x in enumerate(probe.inputs["image"].numpy()):
+        values, falls = reference("ask_by_hand").ask_by_hand(
+            lambda seen: net(torch.from_numpy(seen.copy())[None]).detach()[0, 1],
+            x, mask.numpy(), do, [np.full_like(x, fill.value) for fill in FILLS], axis,
+        )  # fmt: skip
+        assert answer.maps["image"][item, 0].numpy() == pytest.approx(values, abs=1e-12)
+    assert probe.spent.own.forwards == AskByHand(do=do).cost(probe).forwards * 2
+    alone = Probe(probe.model, probe.inputs["image"][1:], ClassScore("yes"), scene=probe.scene)
+    assert ask_region(alone, mask, do).difference == pytest.approx(-np.mean(falls), abs=1e-12)
+    assert answer.cell == (2.0,) * len(shape)
+
+
+def test_small_regions_lie_over_large_ones():
+    large, small = box((8, 8), (0, 6), (0, 6)), box((8, 8), (2, 4), (2, 4))
+    probe = curved(regions={"small": small, "large": large})
+    both = AskByHand()(probe).maps["image"]
+    one, two = (AskByHand(region=name)(probe).maps["image"] for name in ("large", "small"))
+    assert torch.equal(both, torch.where(small, two, one))
+
+
+@pytest.mark.parametrize(
+    ("method", "regions", "error", "words"),
+    [
+        (AskByHand(), {}, BadRegion, "no region to ask about.*--region"),
+        (AskByHand(region="lung"), {"spot": box((8, 8))}, UnknownName, "no region 'lung'.*regions: spot"),
+        (AskByHand(do="keep"), {"a": box((8, 8)), "b": box((8, 8))}, BadOption, "one region to show alone, got 2"),
+        (AskByHand(do="burn"), {"a": box((8, 8))}, BadOption, "hide, keep or swap"),
+        (AskByHand(), {"all": torch.ones(8, 8, dtype=torch.bool)}, BadRegion, "a part of the image"),
+    ],
+)
+def test_the_method_refuses_before_any_pass(method, regions, error, words):
+    probe = curved(regions=regions)
+    with pytest.raises(error, match=words):
+        method(probe)
+    assert probe.spent.own.forwards == 0

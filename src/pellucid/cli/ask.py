@@ -53,13 +53,13 @@ def _run(path: Path, model: Path, region: Path, question: Question, session: fac
     try:
         loaded = load_model(model, session.trust_code, face.check_device(session.device))
         checked(loaded)
-        recorder.configured(loaded.model, {"seed": question.seed, "shams": question.shams})
         cases = read_cases(path)
         mask, said = read_only_mask(cases, region)
         told = ask_case(cases.cases[0], loaded, mask, question)
     except PellucidError as error:
         recorder.failed("ask", type(error).__name__)
         raise
+    recorder.asked(told.reply, told.origin)
     if session.as_json:
         face.show_json(told.plain() | ({"region": said} if said else {}))
     else:
@@ -69,7 +69,7 @@ def _run(path: Path, model: Path, region: Path, question: Question, session: fac
 def _show(told: Told, notes: tuple[str, ...]) -> None:
     reply = told.reply
     unit = unit_word(reply.unit)
-    table = Table(title=f"{told.case}: {reply.target} ({told.model}; model card: {told.applicability})")
+    table = Table(title=f"{told.origin.case}: {reply.target} ({told.model}; model card: {told.applicability})")
     for column in ("", f"score ({unit})", "change"):
         table.add_column(column)
     table.add_row("as it is", number(reply.before), "")

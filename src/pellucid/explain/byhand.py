@@ -1,22 +1,124 @@
 """A region named by hand: hidden, shown alone, or exchanged with its mirror side, beside the same done elsewhere."""
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from pellucid.core.errors import BadOption, BadRegion
-from pellucid.core.grid import Grid
-from pellucid.core.masking import Stream
+from pellucid.core.card import Ask, Card, Cost, Family, Level
+from pellucid.core.errors import BadOption, BadRegion, UnknownName
+from pellucid.core.explainer import Explainer
+from pellucid.core.explanation import Attribution
+from pellucid.core.infill import Infill, disagreement
 from pellucid.core.probe import Probe
-from pellucid.core.units import body
+from pellucid.explain.sham import Do, changes, check_region, fills_for, side_axis, try_region
 
-Do = Literal["hide", "keep", "swap"]
-_TRIES = 400
-_IN_BODY, _OVERLAP = 0.9, 0.1  # of a sham region
+
+@dataclass(frozen=True)
+class AskByHand(Explainer):
+    """How far the score falls when a region of the case is hidden, shown alone, or exchanged with its mirror side.
+
+    ``S(x) - S(x changed)``, written on the voxels that were changed; of several regions each is changed by itself, and
+    a voxel of several belongs to the smallest. It answers about the region that was asked about and no other; hidden
+    tissue is not healthy tissue, and the mirror side may be ill too.
+
+    Returns:
+        Signed attribution of one value for each region, in the target's unit; 0 where nothing was changed.
+
+    Raises:
+        BadRegion: the case has no region, or one that is empty or the whole image.
+        UnknownName: no region of this name.
+        BadOption: several regions to be shown alone, or no left and right.
+
+    Source:
+        zeiler2014visualizing, with the region in the place of their square.
+
+    Example:
+        >>> from pellucid.core.model import Model
+        >>> from pellucid.core.probe import Scene
+        >>> from pellucid.core.target import ClassScore
+        >>> model = Model(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2)))
+        >>> probe = Probe(model, torch.rand(1, 1, 4, 4), ClassScore(1), scene=Scene(regions={"spot": torch.eye(4) > 0}))
+        >>> AskByHand()(probe).maps["image"].count_nonzero()
+        tensor(4)
+    """
+
+    region: Annotated[str | None, "name of a region of the case; None: every region, each by itself"] = None
+    do: Annotated[Do, "hide the region, keep it alone, or swap it with its mirror side"] = "hide"
+    infill: Annotated[Infill | None, "what the hidden shows; None: the modality's first two fills, averaged"] = None
+
+    card: ClassVar[Card] = Card(
+        family=Family.PERTURBATION,
+        shows="how far the score falls when a region that a reader names is hidden, shown alone or mirrored",
+        caution="speaks of that region only; depends on the fill, which can look like disease; misses evidence twice",
+        equation=r"S(x) - S(x_{\mathrm{region} \to \mathrm{fill}})",
+        source="zeiler2014visualizing",
+        cost_note="one forward for each region and fill; a swap has no fill",
+        asks=frozenset({Ask.OUTPUT}),
+        signed=True,
+        level=Level.REGION,
+        agnostic=True,
+    )
+
+    def regions(self, probe: Probe) -> dict[str, Bool[Tensor, "*space"]]:
+        """The regions that are asked about, by name."""
+        known = probe.scene.regions
+        if not known:
+            raise BadRegion("the case has no region to ask about", "give one with --region, or in the case's regions")
+        if self.region is not None and self.region not in known:
+            raise UnknownName(f"no region {self.region!r}", f"regions: {', '.join(known)}")
+        chosen = {n: m.to(torch.bool) for n, m in known.items() if self.region in (None, n)}
+        if self.do == "keep" and len(chosen) > 1:
+            raise BadOption(
+                f"expected one region to show alone, got {len(chosen)}", f"name one: region={next(iter(chosen))}"
+            )
+        for mask in chosen.values():
+            check_region(probe, mask, self.do)
+        return chosen
+
+    def cost(self, probe: Probe) -> Cost:
+        """See ``Explainer``."""
+        return Cost(len(self.regions(probe)) * (1 if self.do == "swap" else len(fills_for(probe, self.infill))))
+
+    def stand_in(self, probe: Probe) -> str | None:
+        """See ``Explainer``."""
+        return "the mirror side" if self.do == "swap" else super().stand_in(probe)
+
+    def __call__(self, probe: Probe) -> Attribution:
+        """See ``Explainer``."""
+        chosen = self.regions(probe)
+        masks = list(chosen.values())
+        found = changes(probe, masks, self.do, self.infill)
+        notes = side_axis(probe.grid)[1] if self.do == "swap" else ()
+        doubts = () if self.do == "swap" else disagreement(list(found), fills_for(probe, self.infill))
+        still = [n for n, x in probe.inputs.items() if tuple(x.shape[2:]) != probe.grid.shape]
+        return Attribution(
+            maps={probe.model.primary: self._painted(probe, masks, -found.mean(0))},
+            unit=probe.target.unit,
+            signed=True,
+            cell=_extent(masks),
+            warnings=(*notes, *doubts, *(f"input {n!r} was held fixed: it has another shape" for n in still)),
+        )
+
+    def _painted(self, probe: Probe, masks: list[Tensor], falls: Tensor) -> Tensor:
+        """The voxels that were changed with their fall, small regions over large ones: "batch 1 *space"."""
+        out = torch.zeros(probe.batch, 1, *masks[0].shape, dtype=torch.float64)
+        for place in sorted(range(len(masks)), key=lambda n: -int(masks[n].sum())):
+            changed = masks[place].cpu()
+            if self.do == "keep":
+                changed = ~changed
+            elif self.do == "swap":
+                changed = changed | changed.flip(side_axis(probe.grid)[0])
+            out[:, :, changed] = falls[place].view(-1, 1, 1)
+        return out.to(probe.baseline_score)
+
+
+def _extent(masks: list[Tensor]) -> tuple[float, ...]:
+    """Edges of the smallest region's box, in voxels."""
+    corners = min(masks, key=lambda m: int(m.sum())).nonzero()
+    return tuple(float(e) for e in (corners.amax(0) - corners.amin(0) + 1).tolist())
 
 
 @dataclass(frozen=True)
@@ -81,122 +183,30 @@ def ask_region(probe: Probe, region: Bool[Tensor, "*space"], do: Do = "hide", sh
         BadOption: no such thing to do, several cases, or no left-right axis to mirror along.
         BadRegion: the region is empty or of another shape.
     """
-    _check(probe, region, do, shams)
-    before = float(probe.baseline_score[0])
-    axis, notes = _side_axis(probe.grid) if do == "swap" else (0, ())
-    away = region | region.flip(axis) if do == "swap" else region
-    asked = [region, *_elsewhere(probe, region, away, shams)]
-    if do == "swap":
-        scores = torch.stack([_swapped(probe, mask, axis) for mask in asked])[None]
-        fills = ()
-    else:
-        chosen = tuple(dict.fromkeys(probe.scene.infills[:2]))
-        keeps = [(~m if do == "hide" else m).float()[None].to(probe.model.device) for m in asked]
-        scores = torch.stack([torch.stack(list(Stream(probe, fill).scores(keeps)))[:, 0] for fill in chosen])
-        fills = tuple((f.words, float(s[0])) for f, s in zip(chosen, scores, strict=True))
-    changes = scores.double().mean(0).cpu() - before
-    there = changes[1:]
-    found = len(there) > 0
-    notes += _doubts(scores[:, 0].cpu() - before, shams, found)
+    trial = try_region(probe, region, do, shams)
+    there, found = trial.there, len(trial.there) > 0
+    notes = side_axis(probe.grid)[1] if do == "swap" else ()
+    if trial.torn:
+        notes += ("the fills move the score in opposite directions: the answer shows the fill, not the image",)
+    if shams and not found:
+        notes += ("a region of this shape fits nowhere else in the body: no sham test",)
     return Reply(
         do=do,
         target=probe.target.name,
         unit=probe.target.unit,
-        before=before,
-        after=before + float(changes[0]),
-        difference=float(changes[0]),
-        fills=fills,
-        spread=float(scores[:, 0].max() - scores[:, 0].min()) if len(fills) > 1 else None,
+        before=trial.before,
+        after=trial.before + trial.change,
+        difference=trial.change,
+        fills=tuple((f.words, trial.before + float(c)) for f, c in zip(trial.fills, trial.here, strict=False)),
+        spread=trial.spread,
         sham=float(there.mean()) if found else None,
         sham_low=float(there.min()) if found else None,
         sham_high=float(there.max()) if found else None,
         shams=len(there),
-        stronger=float((there.abs() >= changes[0].abs()).double().mean()) if found else None,
+        stronger=float((there.abs() >= abs(trial.change)).double().mean()) if found else None,
         share=float(region.double().mean()),
         notes=notes,
     )
-
-
-def _doubts(changes: Tensor, shams: int, found: bool) -> tuple[str, ...]:
-    """What speaks against reading the answer.
-
-    Args:
-        changes: of the score, by fill.
-        shams: placements asked for.
-        found: whether there were any.
-    """
-    notes = ()
-    if bool((changes > 0).any() and (changes < 0).any()):
-        notes += ("the fills move the score in opposite directions: the answer shows the fill, not the image",)
-    if shams and not found:
-        notes += ("a region of this shape fits nowhere else in the body: no sham test",)
-    return notes
-
-
-def _check(probe: Probe, region: Tensor, do: str, shams: int) -> None:
-    shape = tuple(probe.inputs[probe.model.primary].shape[2:])
-    if do not in ("hide", "keep", "swap"):
-        raise BadOption(f"expected hide, keep or swap, got {do!r}", "choose one of these")
-    if probe.batch != 1:
-        raise BadOption(f"expected one case, got {probe.batch}", "ask about one case at a time")
-    if shams < 0:
-        raise BadOption(f"expected at least 0 sham placements, got {shams}", "8 are usual")
-    if tuple(region.shape) != shape:
-        raise BadRegion(f"expected a region of shape {shape}, got {tuple(region.shape)}", "give it on the image's grid")
-    if not bool(region.any()) or bool(region.all()):
-        raise BadRegion("expected a region that is a part of the image, got none or all of it", "draw a part")
-
-
-def _elsewhere(probe: Probe, region: Tensor, away: Tensor, count: int) -> Iterator[Tensor]:
-    """The region moved to random places in the body, nearly off ``away``."""
-    mask = region.cpu()
-    corners = mask.nonzero()
-    first, last = corners.amin(0), corners.amax(0) + 1
-    piece = mask[tuple(slice(int(a), int(b)) for a, b in zip(first, last, strict=True))]
-    inside = body(probe.inputs[probe.model.primary][0]).cpu()
-    draw, size, left = torch.Generator().manual_seed(probe.scene.seed), int(mask.sum()), count
-    for _ in range(_TRIES):
-        if not left:
-            return
-        start = [
-            int(torch.randint(0, n - k + 1, (1,), generator=draw)) for n, k in zip(mask.shape, piece.shape, strict=True)
-        ]
-        moved = torch.zeros_like(mask)
-        moved[tuple(slice(s, s + k) for s, k in zip(start, piece.shape, strict=True))] = piece
-        if int((moved & inside).sum()) >= _IN_BODY * size and int((moved & away.cpu()).sum()) <= _OVERLAP * size:
-            left -= 1
-            yield moved
-
-
-def _side_axis(grid: Grid) -> tuple[int, tuple[str, ...]]:
-    """The tensor axis from right to left of the patient, and what a reader must know of it.
-
-    Raises:
-        BadOption: the image shows no left and right.
-    """
-    middle = "mirrored about the middle of the image, which need not be the patient's"
-    if grid.letters is None:
-        if grid.rank == 3:
-            raise BadOption(
-                "the volume states no sides of the patient, so there is no mirror side", "use hide or keep instead"
-            )
-        return 1, (middle, "the file states no sides of the patient: columns of the image were mirrored")
-    sides = [axis for axis, letters in enumerate(grid.letters) if letters[:1] in ("L", "R")]
-    if not sides:
-        raise BadOption(
-            "the image does not show left and right, so there is no mirror side", "use hide or keep instead"
-        )
-    return sides[0], (middle,)
-
-
-def _swapped(probe: Probe, mask: Tensor, axis: int) -> Tensor:
-    """The score with a region and its mirror side exchanged, in all inputs of the region's shape."""
-    both = (mask | mask.flip(axis)).to(probe.model.device)
-    inputs = {
-        name: torch.where(both, x.flip(axis + 2), x) if tuple(x.shape[2:]) == tuple(mask.shape) else x
-        for name, x in probe.inputs.items()
-    }
-    return probe.score(inputs)[0]
 
 
 def sentence(reply: Reply) -> str:

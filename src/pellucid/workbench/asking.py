@@ -10,8 +10,10 @@ from pellucid.core.infill import Infill
 from pellucid.core.probe import Probe
 from pellucid.explain.byhand import Do, Reply, ask_region
 from pellucid.io.models import LoadedModel
+from pellucid.workbench.explaining import digest_of
 from pellucid.workbench.gathering import admitted
 from pellucid.workbench.opening import default_target, open_case, parse_target
+from pellucid.workbench.recording import Origin
 
 _NAME = "asked"
 
@@ -43,23 +45,23 @@ class Told:
 
     Args:
         reply: what became of the score.
-        case: pseudonym.
         model: name and version.
         applicability: what the model card says of the image.
         ms: time of the answer, without reading the files.
         forwards: of the model.
+        origin: for the audit record.
     """
 
     reply: Reply
-    case: str
     model: str
     applicability: str
     ms: float
     forwards: int
+    origin: Origin
 
     def plain(self) -> dict[str, object]:
         """As JSON types."""
-        rest = {"case": self.case, "model": self.model, "applicability": self.applicability}
+        rest = {"case": self.origin.case, "model": self.model, "applicability": self.applicability}
         return {**rest, **self.reply.plain(), "forwards": self.forwards, "ms": self.ms}
 
 
@@ -88,5 +90,10 @@ def ask_case(case: Case, loaded: LoadedModel, region: Region, question: Question
     spent = probe.spent.own + probe.spent.shared
     ms = round(1000 * (time.perf_counter() - started), 1)
     return Told(
-        replace(reply, notes=notes), case.name, f"{made.name} {made.version}".strip(), verdict, ms, spent.forwards
+        reply=replace(reply, notes=notes),
+        model=f"{made.name} {made.version}".strip(),
+        applicability=verdict,
+        ms=ms,
+        forwards=spent.forwards,
+        origin=Origin(case.name, asked.seed, digest_of(opened), loaded.model.digest, made.card),
     )

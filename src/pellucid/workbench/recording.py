@@ -10,8 +10,28 @@ from pellucid.audit.entry import Entry, Event, Outcome, Scalar
 from pellucid.audit.log import AuditLog
 from pellucid.core.explanation import Explanation
 from pellucid.core.model import Model
+from pellucid.explain.byhand import Reply
 
 _LAYER = re.compile(r"[A-Za-z_][A-Za-z_.#\[\]]*(\d{1,4}[A-Za-z_.#\[\]]*)*")  # no long digits: they may name a patient
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What an answer was made from.
+
+    Args:
+        case: pseudonym.
+        seed: of everything random.
+        input_digest: of the images.
+        model_digest: of the weights.
+        card_digest: of the model card; empty: there is none.
+    """
+
+    case: str
+    seed: int
+    input_digest: str
+    model_digest: str
+    card_digest: str
 
 
 @dataclass(frozen=True)
@@ -37,6 +57,22 @@ class Recorder:
                 parameters={k: _scalar(v) for k, v in made.settings.items()} | {"seed": made.seed},
                 subject=made.case,
                 input_digest=made.input_digest,
+            )
+        )
+
+    def asked(self, reply: Reply, origin: Origin) -> None:
+        """A question about a region was answered."""
+        told = json.dumps(reply.plain(), sort_keys=True).encode()
+        self.log.record(
+            Entry(
+                "create",
+                model_hash=origin.model_digest or None,
+                config_hash=origin.card_digest or None,
+                output_hash=hashlib.sha256(told).hexdigest(),
+                method="AskByHand",
+                parameters={"do": reply.do, "shams": reply.shams, "seed": origin.seed},
+                subject=origin.case,
+                input_digest=origin.input_digest,
             )
         )
 
