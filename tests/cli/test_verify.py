@@ -78,7 +78,7 @@ def test_a_real_comparison_with_a_peer_that_is_absent(pellucid: Command, tmp_pat
     ("words", "told"),
     [
         (("--method", "Phrenology"), "there are: "),
-        (("--peer", "shap"), "captum, torchcam, monai, grad-cam, zennit"),
+        (("--peer", "keras"), "captum, torchcam, monai, grad-cam, zennit, shap, lime, SALib, scikit-learn"),
         (("--peers-python", "nowhere/python"), "there is no interpreter"),
     ],
 )

@@ -183,7 +183,7 @@ def test_cell_is_the_extent_of_a_player_and_the_grid_has_millimeters(subject, ex
     assert explained(ExactShapley("grid:2x1x2"), s.model, s.inputs).cell == (2.0, 6.0, 4.0)
     grid = Grid.regular((4, 6, 8), (5.0, 1.0, 1.0), Calibration.PATIENT)
     probe = Probe(s.model, s.inputs, s.target, scene=Scene(grids={"image": grid}))
-    tree = PartitionSHAP("grid:4x2x2")._hierarchies(probe)[0]
+    tree = PartitionSHAP("grid:4x2x2").hierarchies(probe)[0]
     first = tree.members[tree.parts[0][0]]
     centers = players_of(probe, "grid:4x2x2")[0].centers()[first]
     assert centers[:, 0].tolist() == [0.0] * 4 + [1.0] * 4  # cut along the thick axis: 15 mm between its centers

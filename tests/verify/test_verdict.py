@@ -11,14 +11,14 @@ from pellucid.verify import running
 from pellucid.verify import subjects as subjects_room
 from pellucid.verify.apart import Answer, Job
 from pellucid.verify.bridges import BRIDGES, deviation
-from pellucid.verify.formulas import FORMULAS, Formula
+from pellucid.verify.formulas import Formula
 from pellucid.verify.ours import Explained, explained
 from pellucid.verify.peers import networks
 from pellucid.verify.plan import ONE, PAIR, UNET, Comparison
 from pellucid.verify.running import Pairing, chosen, judge
 from pellucid.verify.subjects import Prepared, Subject
 from pellucid.verify.verdict import Row, Shown, Verdict, Verification
-from pellucid.workbench.registry import explainers, make_explainer
+from pellucid.workbench.registry import cohort_methods, explainers, make_explainer
 
 TINY = Subject("pooled-2d", "retina", (8, 10))
 
@@ -72,13 +72,34 @@ def test_a_deviation_is_explained_only_if_both_forms_of_the_formula_hold(
 
     def judged(with_defect: float, without: float) -> Row:
         formula = Formula(frozenset({"B8"}), lambda _, d: right * (with_defect if d else without))
-        monkeypatch.setitem(FORMULAS, "made up", formula)
+        monkeypatch.setitem(running.ALL_FORMULAS, "made up", formula)
         return judge(pairing(prepared, right, formula="made up"), doubled)
 
     assert judged(2, 1).verdict is Verdict.EXPLAINED
     assert judged(2, 1).words == "explained B8"
     assert judged(3, 1).verdict is Verdict.DIFFERS, "the formula is not what the peer computes"
     assert judged(2, 1.5).verdict is Verdict.DIFFERS, "mended, it is not what we compute"
+
+
+def test_an_estimate_is_judged_by_the_error_that_it_states(prepared: Prepared) -> None:
+    exact = explained(make_explainer("Saliency"), prepared).map
+    error = torch.full_like(exact, 0.02 * float(exact.max()))
+
+    def judged(errors: float, stated: torch.Tensor | None) -> Row:
+        ours = exact + errors * error
+        comparison = Comparison("Saliency", "captum", "Saliency", (TINY,), estimate=True)
+        job = Job(0, "captum", "Saliency", prepared)
+        return judge(
+            Pairing(comparison, prepared, Explained(ours, torch.zeros(0), (), stated), job), Answer({"map": exact})
+        )
+
+    assert judged(3, error).verdict is Verdict.WITHIN
+    assert judged(3, error).words == "within error (3.0 standard errors)"
+    assert judged(5, error).verdict is Verdict.DIFFERS
+    assert judged(3, 50 * error).verdict is Verdict.DIFFERS, "an error as large as the values says nothing"
+    assert judged(3, 0 * error).verdict is Verdict.DIFFERS
+    assert judged(3, None).verdict is Verdict.DIFFERS
+    assert judged(0, error).verdict is Verdict.EQUAL
 
 
 def test_a_blank_map_is_no_agreement(prepared: Prepared) -> None:
@@ -111,7 +132,7 @@ def test_json_has_no_infinity() -> None:
     assert again["rows"][0]["deviation"] is None
     assert again["rows"][0]["mended"] == 0.5
     assert set(again) == {"rows", "defects_shown", "summary", "passed", "require_all", "versions", "seconds"}
-    assert again["summary"] == {"equal": 0, "explained": 0, "shown": 0, "DIFFERS": 1, "NOT RUN": 0}
+    assert again["summary"] == {"equal": 0, "within error": 0, "explained": 0, "shown": 0, "DIFFERS": 1, "NOT RUN": 0}
 
 
 def test_noise_is_seen_and_laid_out(prepared: Prepared) -> None:
@@ -129,11 +150,12 @@ def test_noise_is_seen_and_laid_out(prepared: Prepared) -> None:
 
 def test_every_comparison_names_what_is_there() -> None:
     for c in running.PLAN:
-        assert c.name in explainers(), c
+        assert c.name in explainers() | cohort_methods(), c
         assert c.bridge in BRIDGES, c
-        assert not c.formula or c.formula in FORMULAS | running.CHANNEL_FORMULAS, c
+        assert not c.formula or c.formula in running.ALL_FORMULAS, c
+        assert not c.hand or c.hand in running.HANDS, c
     used = {c.formula for c in running.PLAN}
-    assert set(FORMULAS | running.CHANNEL_FORMULAS) <= used
+    assert set(running.ALL_FORMULAS) <= used
 
 
 def test_choosing() -> None:
@@ -146,7 +168,7 @@ def test_choosing() -> None:
     with pytest.raises(UnknownName, match="no compared method named 'BlurMap'"):
         chosen(["BlurMap"])
     with pytest.raises(UnknownName, match="captum, torchcam"):
-        chosen(peers=["shap"])
+        chosen(peers=["keras"])
 
 
 def test_subjects_have_names_of_their_own() -> None:

@@ -17,6 +17,7 @@ from pellucid.verify.verdict import Verdict, Verification
 
 _COLORS = {
     Verdict.EQUAL: "green",
+    Verdict.WITHIN: "green",
     Verdict.EXPLAINED: "cyan",
     Verdict.SHOWN: "cyan",
     Verdict.DIFFERS: "bold red",
@@ -28,7 +29,9 @@ Methods = Annotated[list[str] | None, typer.Option("--method", help="Only this m
 Peers = Annotated[list[str] | None, typer.Option("--peer", help="Only this peer (may be repeated).")]
 Python = Annotated[
     Path | None,
-    typer.Option("--peers-python", help="Interpreter with grad-cam and zennit; or set $PELLUCID_PEERS_PYTHON."),
+    typer.Option(
+        "--peers-python", help="Interpreter with grad-cam, zennit, shap, lime, SALib; or set $PELLUCID_PEERS_PYTHON."
+    ),
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder to keep the result in, as verify.json.")]
 
@@ -41,10 +44,10 @@ def verify(
     out: Out = None,
     as_json: face.Json = False,
 ) -> None:
-    """Run each method here and in captum, torchcam, MONAI, grad-cam and zennit, and tell how far the maps deviate.
+    """Run each method here and in its peers, from captum to scikit-learn, and tell how far the maps deviate.
 
-    Exit code 0: every map is equal, or a numbered defect of the peer explains the deviation. 1: one differs, nothing
-    was compared, or with --require-all something was not run.
+    Exit code 0: every map is equal (an estimate: within its stated error), or a numbered defect of the peer explains
+    the deviation. 1: one differs, nothing was compared, or with --require-all something was not run.
     """
     with face.reported(as_json):
         python = peers_python(_checked(peers_python_path))

@@ -198,7 +198,12 @@ class PartitionSHAP(Explainer):
     def _players(self, probe: Probe) -> str:
         return self.players or ("grid:8" if probe.grid.rank == 2 else "grid:4")
 
-    def _hierarchies(self, probe: Probe) -> tuple[Hierarchy, ...]:
+    def hierarchies(self, probe: Probe) -> tuple[Hierarchy, ...]:
+        """Of the players of each item.
+
+        Raises:
+            BadOption: more players than samples.
+        """
         text = self._players(probe)
         units = players_of(probe, text)
         most = max(u.count for u in units)
@@ -217,12 +222,12 @@ class PartitionSHAP(Explainer):
 
     def cost(self, probe: Probe) -> Cost:
         """See ``Explainer``."""
-        splits = min((self.samples - 2) // 2, max(h.splits for h in self._hierarchies(probe)))
+        splits = min((self.samples - 2) // 2, max(h.splits for h in self.hierarchies(probe)))
         return Cost((1 + 2 * splits) * len(fills_of(probe, self.infill)))
 
     def __call__(self, probe: Probe) -> Attribution:
         """See ``Explainer``."""
-        trees = self._hierarchies(probe)
+        trees = self.hierarchies(probe)
         game = Game(probe, self._players(probe), self.infill)
         strategies = [
             owen(tree, units.sizes, full, (self.samples - 2) // 2)

@@ -33,6 +33,7 @@ class Job:
         subject: explained.
         options: of the call, JSON types.
         noise: one entry for each draw of the peer; None: it draws itself.
+        handed: further tensors that the call reads beside its options, by name.
     """
 
     number: int
@@ -41,6 +42,7 @@ class Job:
     subject: Prepared
     options: Mapping[str, Any] = field(default_factory=dict)
     noise: Tensor | None = None
+    handed: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +59,7 @@ class Answer:
 
 
 def peers_python(chosen: Path | None) -> Path | None:
-    """The interpreter that has grad-cam and zennit.
+    """The interpreter that has grad-cam, zennit, shap, lime and SALib.
 
     That is the one asked for, else what ``$PELLUCID_PEERS_PYTHON`` names, else ``.venv-peers`` beside the environment
     that runs this; None where there is none of these.
@@ -153,6 +155,9 @@ def _request(jobs: Sequence[Job], folder: Path) -> dict[str, Any]:
         if job.noise is not None:
             noise = f"noise-{job.number}.npz"
             np.savez(folder / noise, noise=job.noise.numpy())
+        handed = f"handed-{job.number}.npz" if job.handed else None
+        if handed is not None:
+            np.savez(folder / handed, **{name: value.numpy() for name, value in job.handed.items()})
         listed.append(
             {
                 "id": job.number,
@@ -162,6 +167,7 @@ def _request(jobs: Sequence[Job], folder: Path) -> dict[str, Any]:
                 "layer": job.subject.peer_layer,
                 "options": dict(job.options),
                 "noise": noise,
+                "handed": handed,
             }
         )
     return {"subjects": subjects, "jobs": listed}

@@ -10,18 +10,20 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pellucid.core.errors import DeclarationError, UnknownLabel
+from pellucid.core.explanation import Attribution
 from pellucid.core.model import Model
 from pellucid.core.probe import Probe
 from pellucid.core.target import ClassScore
 from pellucid.testing import unchanged
 from pellucid.verify.apart import Answer
 from pellucid.verify.ours import explained
-from pellucid.verify.plan import DENSE, PAIR, POOLED_3D, UNET
+from pellucid.verify.plan import DENSE, ONE, PAIR, POOLED_3D, UNET
 from pellucid.verify.subjects import Prepared, Subject
 from pellucid.verify.verdict import Shown, Verdict
 from pellucid.workbench.registry import make_explainer
 
 Found = Mapping[str, Tensor]
+BLOCKS = 4  # along each axis
 Said = tuple[bool, str]  # whether it is as claimed, and what was measured
 
 
@@ -210,6 +212,35 @@ def _not_one(found: Found) -> Said:
     return max(abs(low - 1), abs(high - 1)) > 0.05, f"labels of a softmax network sum to {low:.2f} to {high:.2f}"
 
 
+_BLOCKS = f"players=grid:{BLOCKS},infill=0"
+
+
+def _blank(found: Found) -> Said:
+    left = int(found["nonzero"])
+    return not left, f"on the model score its Lime has a value for {left} of {BLOCKS**2} parts"
+
+
+def _lime_on_scores(prepared: Prepared) -> Said:
+    inputs, label = {prepared.model.primary: prepared.x}, prepared.labels[0]
+
+    def asked(preset: str) -> Attribution:
+        probe = Probe(prepared.model, inputs, ClassScore(label, "score"), scene=prepared.scene)
+        return make_explainer(f"LIME:preset={preset},samples=200,{_BLOCKS}")(probe)
+
+    parts = asked("lime").maps[prepared.model.primary].unique()
+    told = [w for w in asked("captum").warnings if "penalty removed all" in w]
+    words = f"{int((parts != 0).sum())} of {BLOCKS**2} parts with the authors' penalty; with the peer's, the map "
+    return len(parts) == BLOCKS**2 and bool(told), words + ("says that it is blank" if told else "does not say why")
+
+
+def _one_player(prepared: Prepared) -> Said:
+    total = explained(make_explainer("KernelSHAP:players=grid:1,infill=0"), prepared).map.sum()
+    with torch.no_grad():
+        rise = prepared.net(prepared.x) - prepared.net(torch.zeros_like(prepared.x))
+    right = bool((total - rise[0, prepared.labels[0]]).abs() < 1e-9)
+    return right, f"one part gets {'all' if right else 'not all'} of the score's difference"
+
+
 _IN_3D = ("FullGrad", "ScoreCAM", "AblationCAM")
 DEMONSTRATIONS: tuple[Demonstration, ...] = (
     Demonstration(
@@ -222,6 +253,10 @@ DEMONSTRATIONS: tuple[Demonstration, ...] = (
     ),
     Demonstration(
         "B6", "monai", "OcclusionSensitivity", DENSE, _not_one, _sums_to_one, {"window": [8, 8], "activate": True}
+    ),
+    Demonstration("B18", "captum", "blank Lime", ONE, _blank, _lime_on_scores, {"blocks": BLOCKS, "samples": 200}),
+    Demonstration(
+        "B20", "captum", "alone", ONE, _flags({"raised": True}, "KernelShap of a single part raises"), _one_player
     ),
     Demonstration("B9", "monai", "left hooks", PAIR, _hooked, _unchanged),
     Demonstration(

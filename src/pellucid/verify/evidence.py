@@ -1,7 +1,7 @@
 """What the formulas of this room are written on: activations and gradients by plain torch alone."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -20,10 +20,12 @@ class Evidence:
     Args:
         prepared: the subject.
         noise: that ours has drawn, "draw batch channel *space".
+        given: further tensors, by name: what was handed to the peer, and what it told beside its map.
     """
 
     prepared: Prepared
     noise: Tensor
+    given: Mapping[str, Tensor] = field(default_factory=dict)
 
     @cached_property
     def net(self) -> nn.Module:

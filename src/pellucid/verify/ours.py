@@ -1,4 +1,4 @@
-"""Our side of a comparison: a method on a prepared subject, and the noise it has drawn."""
+"""Our side of a comparison: a method on a prepared subject, and what it has shown the network."""
 
 from dataclasses import dataclass
 
@@ -17,12 +17,16 @@ class Explained:
     """What a method gave.
 
     Args:
-        map: on the image's grid, "batch channel *space".
+        map: on the image's grid, "batch channel *space"; of a method for cohorts one row of numbers.
         noise: that the method added to the image, "draw batch channel *space"; empty where it added none.
+        seen: by the network in the method's own passes, each shaped as the image, in order.
+        error: standard error of each value; None: the method states none.
     """
 
     map: Tensor
     noise: Tensor
+    seen: tuple[Tensor, ...] = ()
+    error: Tensor | None = None
 
 
 def explained(method: Explainer, prepared: Prepared) -> Explained:
@@ -44,8 +48,12 @@ def explained(method: Explainer, prepared: Prepared) -> Explained:
         raise DeclarationError(
             f"expected a map from {method.name}, got {answer.kind}", "compare a method that gives one"
         )
-    noise = [
-        part - prepared.x for x in seen for part in x.split(len(prepared.x)) if x.shape[1:] == prepared.x.shape[1:]
-    ]
-    drawn = [part for part in noise if bool(part.any())]
-    return Explained(answer.maps[model.primary].double(), torch.stack(drawn) if drawn else torch.zeros(0))
+    parts = [part for x in seen for part in x.split(len(prepared.x)) if x.shape[1:] == prepared.x.shape[1:]]
+    drawn = [noise for part in parts if bool((noise := part - prepared.x).any())]
+    error = answer.error[model.primary].double() if answer.error else None
+    return Explained(
+        answer.maps[model.primary].double(),
+        torch.stack(drawn) if drawn else torch.zeros(0),
+        tuple(parts[1:]),  # the first is the shared pass
+        error,
+    )

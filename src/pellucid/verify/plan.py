@@ -9,9 +9,9 @@ from pellucid.verify.formulas import TRAPEZOID_STEPS
 from pellucid.verify.subjects import Subject
 
 # float32 and absolute constants in what grad-cam does after the map is computed; the others stay in float64
-TOLERANCES = MappingProxyType({"captum": 1e-6, "torchcam": 1e-6, "monai": 1e-6, "grad-cam": 1e-4, "zennit": 1e-6})
-PEERS = tuple(TOLERANCES)
-APART = ("grad-cam", "zennit")  # in an environment of their own
+PEERS = ("captum", "torchcam", "monai", "grad-cam", "zennit", "shap", "lime", "SALib", "scikit-learn")
+TOLERANCES = MappingProxyType(dict.fromkeys(PEERS, 1e-6) | {"grad-cam": 1e-4})
+APART = ("grad-cam", "zennit", "shap", "lime", "SALib")  # in an environment of their own
 
 _SMALL, _FILM, _BRAIN = (48, 56), (40, 48), (24, 28, 20)
 PAIR = Subject("pooled-2d", "retina x 2", _SMALL)
@@ -60,6 +60,9 @@ class Comparison:
         options: of the call.
         take: which of the peer's results.
         noise: how the draws of ours are laid out for the peer; empty: none are handed over.
+        hand: what else of ours is handed over, see ``handing``; empty: nothing.
+        tolerance: of this comparison; None: the peer's.
+        estimate: whether ours is an estimate, to be judged by the standard error that it states.
     """
 
     method: str
@@ -71,6 +74,9 @@ class Comparison:
     options: Mapping[str, Any] = field(default_factory=dict)
     take: str = "map"
     noise: str = ""
+    hand: str = ""
+    tolerance: float | None = None
+    estimate: bool = False
 
     @property
     def name(self) -> str:
@@ -82,6 +88,7 @@ _STEPS = 8
 _IG = f"IntegratedGradients:steps={_STEPS},baseline=0"
 _GAUSS = f"{_IG},rule=gauss"
 _WINDOW = {"window": [8, 8], "stride": [8, 8]}
+_BLOCK = {"window": [8, 8, 8], "stride": [8, 8, 8]}
 _OCCLUSION = "Occlusion:window=8,stride=8,infill=0"
 _WIDE = 64  # cells: wider than any layer here
 
@@ -121,6 +128,7 @@ CAPTUM = (
         "GuidedGradCAM", "captum", "GuidedGradCam", (PAIR,), "plain", "captum nearest", {"interpolation": "nearest"}
     ),
     Comparison(_OCCLUSION, "captum", "Occlusion", (PAIR, DENSE), options=_WINDOW),
+    Comparison(_OCCLUSION, "captum", "Occlusion", (DENSE_3D, UNET_3D), options=_BLOCK),
     Comparison(
         "Occlusion:window=8,stride=4,infill=0", "captum", "Occlusion", (PAIR,), options=_WINDOW | {"stride": [4, 4]}
     ),
@@ -209,4 +217,4 @@ ZENNIT = (
     Comparison(_IG, "zennit", "IntegratedGradients", (LINEAR,), options={"steps": _STEPS, "shifted": False}),
 )
 
-PLAN: tuple[Comparison, ...] = (*CAPTUM, *TORCHCAM, *MONAI, *GRADCAM, *ZENNIT)
+MAPS: tuple[Comparison, ...] = (*CAPTUM, *TORCHCAM, *MONAI, *GRADCAM, *ZENNIT)

@@ -10,19 +10,27 @@ from pathlib import Path
 from torch import Tensor
 
 from pellucid.core.errors import MissingExtra, UnknownName
+from pellucid.core.explainer import Explainer
 from pellucid.verify.apart import Answer, Job, ask
 from pellucid.verify.bridges import BRIDGES, deviation
 from pellucid.verify.channels import CHANNEL_FORMULAS
+from pellucid.verify.cohorts import effects
 from pellucid.verify.demonstrations import DEMONSTRATIONS, Demonstration, shown
 from pellucid.verify.evidence import Evidence
 from pellucid.verify.formulas import FORMULAS
+from pellucid.verify.games import GAME_FORMULAS
+from pellucid.verify.handing import HANDS, Method
 from pellucid.verify.ours import Explained, explained
-from pellucid.verify.plan import OF_THE_RANGE, PEERS, PLACES, PLAN, SIDE_BY_SIDE, TOLERANCES, Comparison
+from pellucid.verify.parts import PARTS
+from pellucid.verify.plan import MAPS, OF_THE_RANGE, PEERS, PLACES, SIDE_BY_SIDE, TOLERANCES, Comparison
 from pellucid.verify.subjects import Prepared, Subject, prepare
 from pellucid.verify.verdict import Row, Shown, Verdict, Verification
-from pellucid.workbench.registry import explainers, make_explainer
+from pellucid.workbench.registry import cohort_methods, explainers, make_cohort_method, make_explainer
 
 Step = Callable[[str, int], None]
+PLAN = (*MAPS, *PARTS)
+ALL_FORMULAS = FORMULAS | CHANNEL_FORMULAS | GAME_FORMULAS
+_MOST_ERRORS, _SHARP = 4.0, 0.25  # standard errors, of some 12 values at once; the largest against the largest value
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +81,8 @@ def chosen(methods: Sequence[str] = (), peers: Sequence[str] = ()) -> Chosen:
             raise UnknownName(f"no {kind} named {wrong[0]!r}", f"there are: {', '.join(known)}")
     wanted, of = {m.lower() for m in methods or names}, {p.lower() for p in peers or PEERS}
     return Chosen(
-        tuple(c for c in PLAN if c.name.lower() in wanted and c.peer in of),
-        () if methods else tuple(d for d in DEMONSTRATIONS if d.peer in of),
+        tuple(c for c in PLAN if c.name.lower() in wanted and c.peer.lower() in of),
+        () if methods else tuple(d for d in DEMONSTRATIONS if d.peer.lower() in of),
     )
 
 
@@ -134,10 +142,20 @@ def _our_side(plan: Sequence[Comparison], subjects: _Subjects, step: Step) -> tu
             missing.append(_row(comparison, subject, prepared))
             continue
         if key not in maps:
-            maps[key] = explained(make_explainer(_with_layer(comparison.method, subject)), prepared)
+            maps[key] = _explained(comparison.method, prepared)
         pairings.append(Pairing(comparison, prepared, maps[key], _job(len(pairings), comparison, prepared, maps[key])))
         step(f"{comparison.name} on {subject.network}", 1)
     return pairings, missing
+
+
+def _made(method: str, subject: Subject) -> Method:
+    cohort = method.partition(":")[0] in cohort_methods()
+    return make_cohort_method(method) if cohort else make_explainer(_with_layer(method, subject))
+
+
+def _explained(method: str, prepared: Prepared) -> Explained:
+    made = _made(method, prepared.subject)
+    return explained(made, prepared) if isinstance(made, Explainer) else effects(made, prepared)
 
 
 def _with_layer(method: str, subject: Subject) -> str:
@@ -154,7 +172,8 @@ def _job(number: int, comparison: Comparison, prepared: Prepared, ours: Explaine
         options["shares"] = _places(ours.noise, prepared.x)
     elif c.noise:
         options["draws"], noise = len(ours.noise), _laid_out(c.noise, ours.noise, prepared.x)
-    return Job(number, c.peer, c.call, prepared, options, noise)
+    handed = HANDS[c.hand](prepared, _made(c.method, prepared.subject), ours) if c.hand else {}
+    return Job(number, c.peer, c.call, prepared, options, noise, handed)
 
 
 def _places(noise: Tensor, x: Tensor) -> list[float]:
@@ -182,7 +201,7 @@ def _row(comparison: Comparison, subject: Subject, reason: str) -> Row:
         model=" ".join(filter(None, (subject.network, subject.layer))),
         image=f"{subject.image} {'x'.join(str(n) for n in subject.shape)}",
         compared=BRIDGES[comparison.bridge].words,
-        tolerance=TOLERANCES[comparison.peer],
+        tolerance=comparison.tolerance or TOLERANCES[comparison.peer],
         verdict=Verdict.NOT_RUN,
         reason=reason,
     )
@@ -196,20 +215,22 @@ def judge(pairing: Pairing, answer: Answer) -> Row:
     theirs = answer.found[c.take].double()
     if not bool(theirs.flatten(1).any(1).all()):
         return replace(row, reason="the peer's map of an item is blank: nothing would be compared")
-    return _compared(row, pairing, theirs)
+    return _compared(row, pairing, theirs, answer)
 
 
-def _compared(row: Row, pairing: Pairing, theirs: Tensor) -> Row:
-    """Equal, or explained by the formula with its defects mended, or different."""
+def _compared(row: Row, pairing: Pairing, theirs: Tensor, answer: Answer) -> Row:
+    """Equal, or within the stated error, or explained by the formula with its defects mended, or different."""
     bridge = BRIDGES[pairing.comparison.bridge]
-    evidence = Evidence(pairing.prepared, pairing.ours.noise)
+    evidence = Evidence(pairing.prepared, pairing.ours.noise, {**pairing.job.handed, **answer.found})
     ours = bridge.ours(pairing.ours.map, evidence)
     gap = deviation(ours, bridge.theirs(theirs, evidence))
     if gap <= row.tolerance:
         return replace(row, verdict=Verdict.EQUAL, deviation=gap)
+    if pairing.comparison.estimate and pairing.ours.error is not None:
+        return _estimated(replace(row, deviation=gap), ours, pairing.ours.error, theirs)
     if not pairing.comparison.formula:
         return replace(row, verdict=Verdict.DIFFERS, deviation=gap)
-    formula = (FORMULAS | CHANNEL_FORMULAS)[pairing.comparison.formula]
+    formula = ALL_FORMULAS[pairing.comparison.formula]
     as_it_is = deviation(formula.values(evidence, formula.defects), theirs)
     right = bridge.theirs(formula.values(evidence, frozenset()), evidence)
     mended = deviation(ours, right)
@@ -222,3 +243,10 @@ def _compared(row: Row, pairing: Pairing, theirs: Tensor) -> Row:
     holds = as_it_is <= row.tolerance and mended <= row.tolerance
     verdict = Verdict.EXPLAINED if holds else Verdict.DIFFERS
     return replace(row, verdict=verdict, deviation=gap, defects=named, as_it_is=as_it_is, mended=mended)
+
+
+def _estimated(row: Row, ours: Tensor, error: Tensor, exact: Tensor) -> Row:
+    """Whether an estimate errs no more than it states, and states an error that is of use."""
+    errors = float(((ours - exact).abs() / error).nan_to_num(nan=0.0).max())
+    fair = errors <= _MOST_ERRORS and float(error.max()) <= _SHARP * float(exact.abs().max())
+    return replace(row, verdict=Verdict.WITHIN if fair else Verdict.DIFFERS, errors=errors)

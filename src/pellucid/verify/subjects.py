@@ -16,7 +16,7 @@ from pellucid.core.target import ClassScore, RegionScore, Target
 from pellucid.verify import images
 from pellucid.verify.peers import networks
 
-_PAIR = "retina x 2"
+_PAIR, PATCHES = "retina x 2", "retina patches"
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Subject:
 
     Args:
         network: by name, see ``peers.networks``.
-        image: ``retina``, ``retina x 2``, ``film`` or ``brain``.
+        image: ``retina``, ``retina x 2``, ``retina patches`` (a cohort), ``film`` or ``brain``.
         shape: of the image.
         layer: read by class activation maps; empty: none.
         region: whether the output is a segmentation and the target a region.
@@ -112,7 +112,8 @@ def prepare(subject: Subject) -> Prepared:
     shape = subject.shape
     if subject.network in networks.OF_MONAI and find_spec("monai") is None:
         raise MissingExtra(f"the network {subject.network} is MONAI's, which is not installed", "pip install monai")
-    x = images.pair(shape) if subject.image == _PAIR else images.picture(subject.image, shape)
+    made = {_PAIR: images.pair, PATCHES: images.patches}.get(subject.image)
+    x = made(shape) if made else images.picture(subject.image, shape)
     net = networks.build(subject.network, x.shape[1], subject.cells)
     with torch.no_grad():
         if subject.region:
@@ -121,4 +122,6 @@ def prepare(subject: Subject) -> Prepared:
             return Prepared(subject, net, x, (0,) * len(x), mask)
         if len(x) > 1:  # each item another class
             net.get_parameter(f"{subject.head}.bias").sub_(net(x).mean(0))
+        if subject.image == PATCHES:  # one class for the whole cohort
+            return Prepared(subject, net, x, (0,) * len(x))
         return Prepared(subject, net, x, tuple(net(x).argmax(1).tolist()))

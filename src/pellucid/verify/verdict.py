@@ -11,6 +11,7 @@ class Verdict(StrEnum):
     """Of one comparison."""
 
     EQUAL = "equal"
+    WITHIN = "within error"  # ours is an estimate, and errs no more than it states
     EXPLAINED = "explained"
     SHOWN = "shown"  # a defect that is no matter of a map's values: the peer has it and we have not
     DIFFERS = "DIFFERS"
@@ -38,6 +39,7 @@ class Row:
         defects: of the peer that explain the deviation, by number.
         as_it_is: deviation of the peer's map from the peer's formula with the defects.
         mended: deviation of our map from that formula without the defects.
+        errors: of an estimate, its largest difference in units of the standard error that it states.
         reason: why it was not run.
     """
 
@@ -53,11 +55,14 @@ class Row:
     defects: tuple[str, ...] = ()
     as_it_is: float | None = None
     mended: float | None = None
+    errors: float | None = None
     reason: str = ""
 
     @property
     def words(self) -> str:
         """The verdict with its defects or its reason."""
+        if self.verdict is Verdict.WITHIN:
+            return f"{self.verdict} ({self.errors:.1f} standard errors)"
         if self.verdict is Verdict.EXPLAINED:
             return f"explained {', '.join(self.defects)}"
         return _words(self.verdict, self.reason)
@@ -114,14 +119,14 @@ class Verification:
     def passed(self, require_all: bool) -> bool:
         """Whether nothing differs, something was compared, and (if required) nothing was left out."""
         counts = self.counts
-        compared = sum(counts[v] for v in (Verdict.EQUAL, Verdict.EXPLAINED, Verdict.SHOWN))
+        compared = sum(counts[v] for v in (Verdict.EQUAL, Verdict.WITHIN, Verdict.EXPLAINED, Verdict.SHOWN))
         return not counts[Verdict.DIFFERS] and compared > 0 and not (require_all and counts[Verdict.NOT_RUN])
 
     def plain(self, require_all: bool) -> dict[str, Any]:
         """As JSON types; a deviation that is not finite is null."""
         rows = [asdict(r) | {"verdict": str(r.verdict), "defects": list(r.defects)} for r in self.rows]
         for row in rows:
-            for key in ("deviation", "as_it_is", "mended"):
+            for key in ("deviation", "as_it_is", "mended", "errors"):
                 row[key] = row[key] if row[key] is not None and row[key] < float("inf") else None
         return {
             "rows": rows,

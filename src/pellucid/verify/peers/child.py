@@ -32,6 +32,10 @@ PEERS = {
     "monai": "with_monai",
     "grad-cam": "with_gradcam",
     "zennit": "with_zennit",
+    "shap": "with_players",
+    "lime": "with_players",
+    "SALib": "with_players",
+    "scikit-learn": "with_sklearn",
 }
 
 
@@ -96,7 +100,7 @@ def _perform(folder: Path, request: dict[str, Any], job: dict[str, Any], nets: d
             x,
             entry["labels"],
             job["layer"],
-            job["options"] | {"head": entry["head"]},
+            job["options"] | {"head": entry["head"]} | _tensors(folder, job["handed"]),
         )
     np.savez(folder / f"{job['id']}.npz", **{name: np.asarray(value) for name, value in found.items()})
 

@@ -1,6 +1,6 @@
 """Maps as captum makes them: in the peer's own scaling and resolution, under ``map``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -91,6 +91,88 @@ def _gradient_shap(net: nn.Module, x: Tensor, labels: list[int], _layer: str, gi
     return {"map": found.detach()}
 
 
+def _shared(values: Tensor, players: Tensor) -> Tensor:
+    """The peer paints a player's value on each of its voxels: shared out among them."""
+    return values[:, :1] / torch.bincount(players.flatten())[players]
+
+
+def _of_items(x: Tensor, labels: list[int], given: Given) -> Iterator[tuple[Tensor, int, Tensor]]:
+    """Each item apart, with its label and its players."""
+    for image, label, players in zip(x, labels, given["players"], strict=True):
+        yield image[None], label, players
+
+
+def _shapley(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: Given) -> Found:
+    """Shapley values over all orders of the players, from black."""
+    from captum.attr import ShapleyValues
+
+    with torch.no_grad():
+        found = [
+            ShapleyValues(net).attribute(x_, 0, target=y, feature_mask=p[None, None], perturbations_per_eval=24)
+            for x_, y, p in _of_items(x, labels, given)
+        ]
+    return {"map": torch.cat([_shared(v, p) for v, p in zip(found, given["players"], strict=True)])}
+
+
+def _kernel_shap(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: Given) -> Found:
+    """Shapley values by regression on coalitions that the peer draws; these under ``drawn``."""
+    from captum.attr import KernelShap
+
+    drawn: list[Tensor] = []
+
+    class Watched(KernelShap):
+        def kernel_shap_perturb_generator(self, *positional: Any, **named: Any) -> Iterator[Tensor]:
+            for shown in super().kernel_shap_perturb_generator(*positional, **named):
+                drawn.append(shown)
+                yield shown
+
+    torch.manual_seed(0)
+    players = given["players"]
+    found = Watched(net).attribute(x, 0, target=labels[0], feature_mask=players[None], n_samples=given["samples"])
+    return {"map": _shared(found, players[0]), "drawn": torch.cat(drawn)}
+
+
+def _lime(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: Given) -> Found:
+    """The peer's Lime as it comes, on our players and tosses; with ``alpha`` another penalty."""
+    from captum._utils.models.linear_model import SkLearnLasso
+    from captum.attr import Lime
+
+    waiting, original = iter(given["shown"][:, :1].to(x)), torch.bernoulli
+    torch.bernoulli = lambda *_positional, **_named: next(waiting)
+    try:
+        penalty = SkLearnLasso(alpha=given["alpha"]) if "alpha" in given else None
+        found = Lime(net, penalty).attribute(
+            x, 0, target=labels[0], feature_mask=given["players"][None], n_samples=len(given["shown"])
+        )
+    finally:
+        torch.bernoulli = original
+    return {"map": found[:, :1]}
+
+
+def _blank(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: Given) -> Found:
+    """B18: the peer's Lime on the scores after a softmax, with blocks for players; how many have a value."""
+    from captum.attr import Lime
+
+    rows, columns = (torch.arange(n) * given["blocks"] // n for n in x.shape[2:])
+    blocks = rows[:, None] * given["blocks"] + columns
+    torch.manual_seed(0)
+    found = Lime(nn.Sequential(net, nn.Softmax(1))).attribute(
+        x, 0, target=labels[0], feature_mask=blocks[None, None], n_samples=given["samples"], return_input_shape=False
+    )
+    return {"nonzero": (found != 0).sum()}
+
+
+def _alone(net: nn.Module, x: Tensor, labels: list[int], _layer: str, _given: Given) -> Found:
+    """B20: a single player."""
+    from captum.attr import KernelShap
+
+    try:
+        KernelShap(net).attribute(x, 0, target=labels[0], feature_mask=torch.zeros_like(x).long(), n_samples=8)
+    except Exception:  # whatever it raises is the defect
+        return {"raised": True}
+    return {"raised": False}
+
+
 CALLS: dict[str, Callable[..., Found]] = {
     "Saliency": _gradient("Saliency"),
     "InputXGradient": _gradient("InputXGradient"),
@@ -103,4 +185,9 @@ CALLS: dict[str, Callable[..., Found]] = {
     "Occlusion": _occlusion,
     "NoiseTunnel": _tunnel,
     "GradientShap": _gradient_shap,
+    "ShapleyValues": _shapley,
+    "KernelShap": _kernel_shap,
+    "Lime": _lime,
+    "blank Lime": _blank,
+    "alone": _alone,
 }
