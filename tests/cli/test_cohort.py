@@ -54,7 +54,7 @@ def test_a_real_cohort(pellucid: Command, real: Path, tmp_path: Path) -> None:
     assert any(row["low"] > 0 for row in rows), "the network looks at something in the middle of the film"
     made = done.json["provenance"]
     assert (made["case"], made["target"], made["method"]) == ("40 cases", "pneumonia", "PermutationImportance")
-    assert made["own"][0] == 40 * (1 + 9 * 10)
+    assert made["own"][0] == 40 * (1 + 9 * 10) + 1, "and one for the name of the target"
     page = (out / "cohort.html").read_text()
     assert "Research use" in page
     assert "collage" in page

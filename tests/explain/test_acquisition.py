@@ -9,7 +9,7 @@ from pellucid.core.errors import BadOption
 from pellucid.core.model import Model, OutputSpec
 from pellucid.core.prepare import InputSpec
 from pellucid.core.target import ClassScore
-from pellucid.explain.acquisition import AcquisitionSensitivity, designs
+from pellucid.explain.acquisition import AcquisitionSensitivity, designs, noise_of
 
 IMAGES = torch.rand(6, 1, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -67,7 +67,7 @@ def test_equals_the_second_implementation(reference):
     net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Tanh(), nn.Flatten(), nn.Linear(3 * 196, 1)).double()
     method = AcquisitionSensitivity(trajectories=3)
     found = rows(method(*posed(net)))
-    stain = torch.randn(IMAGES.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    stain = torch.stack([noise_of(case, IMAGES[0], 0) for case in range(6)])
 
     def score(case, knobs):
         with torch.no_grad():

@@ -1,5 +1,7 @@
-"""Ablation: what the score loses when a channel, a block of the network or a whole input is switched off."""
+"""Ablation: what the score loses when a channel, an attention head, a block or an input is switched off."""
 
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -8,17 +10,25 @@ import torch
 from torch import Tensor
 
 from pellucid.core.card import Ask, Card, Family, Level
-from pellucid.core.cohort import Cohort
+from pellucid.core.cohort import Batch, Cohort
 from pellucid.core.errors import BadOption
 from pellucid.core.explainer import CohortExplainer
 from pellucid.core.explanation import Effects
-from pellucid.core.layers import Edit
 from pellucid.core.model import Model
-from pellucid.core.probe import Probe
-from pellucid.explain.cohort import INTERVAL, effect, ranked
+from pellucid.explain.cohort import INTERVAL, donors, effect, interval, permutations, ranked
+from pellucid.explain.switching import (
+    Blocks,
+    Channels,
+    Heads,
+    How,
+    Sets,
+    StandIn,
+    Switches,
+    WholeInputs,
+    heads_of,
+)
 
-How = Literal["zero", "mean", "resample"]
-_AT_ONCE = 32  # versions of a chunk behind the layer
+_TOGETHER = "the curve switches parts off together, the one whose fall is largest first"
 _COVER = "what one part loses another may make up for: parts that say the same look unneeded, one at a time"
 _LEVELS_OUT = (
     "falls and rises level out over the cases where what lies behind the part is nearly linear: read the mean magnitude"
@@ -54,18 +64,19 @@ class AblationStudy(CohortExplainer):
         (4, 'logit')
     """
 
-    over: Annotated[Literal["channels", "blocks", "inputs"], "what is switched off"] = "channels"
+    over: Annotated[Literal["channels", "heads", "blocks", "inputs"], "what is switched off"] = "channels"
     how: Annotated[How, "replaced by zero, by the cohort's mean, or by another case (resample)"] = "zero"
-    layer: Annotated[str | None, "whose channels; of blocks: names joined by ;. None: found by a trace"] = None
+    layer: Annotated[str | None, "whose channels; of blocks, heads: names joined by ;. None: found by a trace"] = None
     channels: Annotated[int | None, "so many channels, those that vary most over the cohort; None: all"] = 32
+    cumulative: Annotated[bool, "also switch parts off together, in the order of their falls: a curve"] = False
 
     card: ClassVar[Card] = Card(
         family=Family.PERTURBATION,
-        shows="how far the score falls over a cohort when a channel, a block or an input is switched off",
+        shows="how far the score falls over a cohort when a channel, an attention head, a block or an input is off",
         caution="redundant parts look unneeded; what is put in their place may be unlike anything the network has seen",
         equation=r"\frac{1}{N}\sum_n \big[S(x_n) - S(x_n;\; a_j \leftarrow \tilde a_j)\big]",
         source="meyes2019ablation",
-        cost_note="one forward per case, and for each part one of what lies behind it",
+        cost_note="two or three forwards per case, and for each part one of what lies behind it (heads: a whole one)",
         asks=frozenset({Ask.OUTPUT}),
         signed=True,
         stochastic=True,
@@ -81,80 +92,109 @@ class AblationStudy(CohortExplainer):
     def __call__(self, model: Model, cases: Cohort) -> Effects:
         """See ``CohortExplainer``."""
         cases.require(2, self.name)
-        order = torch.from_numpy(np.random.default_rng(cases.scene.seed).permutation(cases.size))
-        study = {"channels": self._channels, "blocks": self._blocks, "inputs": self._inputs}[self.over]
-        falls, spent, unit, said = study(model, cases, order)
-        rows = [
-            effect(name, fall, cases.scene.seed, {"mean magnitude": float(fall.abs().mean())})
-            for name, fall in falls.items()
-        ]
+        drawn = permutations(cases, 1, within_groups=False)[0] if self.how == "resample" else np.arange(cases.size)
+        order = [int(n) for n in drawn]
+        switches, opened, said = self._switches(model, cases, order)
+        opening = cases.opened(model, switches.needs)
+        stand_in, names = StandIn(switches, opening), switches.names()
+        context = _depends(self.how, cases, order, names)
+        alone = opening.each("alone", _off(switches, stand_in, [(k,) for k in range(len(names))]), context)
+        falls = (alone[:, :1] - alone[:, 1:]).T
+        rows = ranked(
+            [
+                effect(name, fall, cases.scene.seed, {"mean magnitude": float(fall.abs().mean())})
+                for name, fall in zip(names, falls, strict=True)
+            ]
+        )
+        tables = {"by case": {name: tuple(fall.tolist()) for name, fall in zip(names, falls, strict=True)}}
+        if self.cumulative:
+            ordered = [names.index(row.name) for row in rows]
+            sets = [tuple(ordered[: n + 1]) for n in range(len(ordered))]
+            together = opening.each("together", _off(switches, stand_in, sets), lambda c: f"{context(c)} {ordered}")
+            tables["curve of the score"] = _curve(together, [row.name for row in rows], cases.scene.seed)
         return Effects(
-            rows=ranked(rows),
+            rows=rows,
             measure="mean fall of the score",
-            unit=unit,
+            unit=opening.unit,
             interval=INTERVAL,
-            tables={"by case": {name: tuple(float(v) for v in fall) for name, fall in falls.items()}},
-            said=said,
+            tables=tables,
+            said=(*said, *((_TOGETHER,) if self.cumulative else ())),
             warnings=(_COVER, _ZERO if self.how == "zero" else _LEVELS_OUT),
-            spent=spent,
+            spent=(opening.spent[0] + opened[0], opening.spent[1] + opened[1]),
         )
 
-    def _channels(self, model: Model, cases: Cohort, order: Tensor) -> "_Found":
-        layer = _first_case(model, cases, self.layer)
-        opening = cases.opened(model, [(Ask.ACTIVATION, layer)])
-        a = torch.cat([p.activation(layer) for p in opening.probes]).detach()
-        varies = a.transpose(0, 1).flatten(1).double().var(1)
-        chosen = varies.argsort(descending=True, stable=True)[: self.channels]
-        stand_in = _stand_in(a, self.how, order)
-        falls = {f"channel {int(c)}": torch.zeros(cases.size, dtype=torch.float64) for c in chosen}
-        for probe, here in opening.chunks():
-            for some in chosen.split(_AT_ONCE):
-                edit = _channels_replaced(some, stand_in[here])
-                scores = probe.behind(layer, edit, len(some)).view(len(some), -1)
-                for c, score in zip(some.tolist(), scores, strict=True):
-                    changed = (a[here, c] != stand_in[here, c]).flatten(1).any(1)
-                    falls[f"channel {c}"][here] = _fall(probe, score, changed)
-        left = a.shape[1] - len(chosen)
-        said = f"layer {layer}, {len(chosen)} of {a.shape[1]} channels, replaced by {_words(self.how)}"
-        note = f"{left} channels that vary least over the cohort were left out" if left else ""
-        return falls, opening.spent, opening.unit, tuple(filter(None, (said, note)))
-
-    def _blocks(self, model: Model, cases: Cohort, order: Tensor) -> "_Found":
-        first = {name: x[:1].to(model.device) for name, x in cases.inputs.items()}
-        known = model.layers(first)
-        names = [n.strip() for n in self.layer.split(";")] if self.layer else _whole_blocks([s.name for s in known])
-        names = [model.find(name, first).name for name in names]
-        if not names:
-            raise BadOption("the network has no blocks beside its last layer", "name layers: layer=first;second")
-        opening = cases.opened(model, [(Ask.ACTIVATION, name) for name in names])
-        falls = {}
-        for name in names:
-            a = torch.cat([p.activation(name) for p in opening.probes]).detach()
-            stand_in = _stand_in(a, self.how, order)
-            fall = torch.zeros(cases.size, dtype=torch.float64)
-            for probe, here in opening.chunks():
-                changed = (a[here] != stand_in[here]).flatten(1).any(1)
-                fall[here] = _fall(probe, probe.behind(name, lambda _, v=stand_in[here]: v.clone(), 1), changed)
-            falls[name] = fall
-        said = f"the whole output of each of {len(names)} blocks, replaced by {_words(self.how)}"
-        return falls, opening.spent, opening.unit, (said,)
-
-    def _inputs(self, model: Model, cases: Cohort, order: Tensor) -> "_Found":
-        opening = cases.opened(model)
-        falls = {}
-        for name, x in cases.inputs.items():
-            stand_in = _stand_in(x, self.how, order)
-            changed = (x != stand_in).flatten(1).any(1)
-            scores = opening.scores({**cases.inputs, name: stand_in})
-            falls[name] = torch.where(changed, opening.baseline - scores, 0.0)
-        return falls, opening.spent, opening.unit, (f"each input as a whole, replaced by {_words(self.how)}",)
+    def _switches(
+        self, model: Model, cases: Cohort, order: list[int]
+    ) -> tuple[Switches, tuple[int, int], tuple[str, ...]]:
+        """What is switched off, the passes it took to find it, and in words."""
+        first = {name: x[0][None].to(model.device) for name, x in cases.inputs.items()}
+        instead = f"replaced by {_words(self.how)}"
+        if self.over == "inputs":
+            names = tuple(cases.inputs)
+            return WholeInputs(self.how, order, names), (0, 0), (f"each input as a whole, {instead}",)
+        if self.over == "heads":
+            attentions, parts = heads_of(model, first, self.layer)
+            said = f"{len(parts)} heads of {len(attentions)} attentions, {instead} before the output projection"
+            return Heads(self.how, order, attentions, parts), (1, 0), (said,)
+        if self.over == "blocks":
+            known = [s.name for s in model.layers(first)]
+            names = [n.strip() for n in self.layer.split(";")] if self.layer else _whole_blocks(known)
+            if not names:
+                raise BadOption("the network has no blocks beside its last layer", "name layers: layer=first;second")
+            layers = tuple(model.find(name, first).name for name in names)
+            return Blocks(self.how, order, layers), (0, 0), (f"the whole output of {len(layers)} blocks, {instead}",)
+        layer = model.resolve(self.layer, first)
+        varies, spent = _variances(model, cases, layer)
+        chosen = varies.argsort(descending=True, stable=True)[: self.channels].tolist()
+        left = len(varies) - len(chosen)
+        note = (f"{left} channels that vary least over the cohort were left out",) if left else ()
+        said = f"layer {layer}, {len(chosen)} of {len(varies)} channels, {instead}"
+        return Channels(self.how, order, layer, tuple(chosen)), spent, (said, *note)
 
 
-_Found = tuple[dict[str, Tensor], tuple[int, int], str, tuple[str, ...]]
+def _variances(model: Model, cases: Cohort, layer: str) -> tuple[Tensor, tuple[int, int]]:
+    """How much each channel varies over cases and places, and the passes that this took."""
+    opening, count = cases.opened(model, [(Ask.ACTIVATION, layer)]), 0
+    moments = None
+    for batch in opening.batches():
+        a = batch.probe.activation(layer).detach().double().transpose(0, 1).flatten(1).cpu()
+        own = torch.stack([a.sum(1), (a**2).sum(1)])
+        moments, count = own if moments is None else moments + own, count + a.shape[1]
+    total, square = (m / count for m in moments) if moments is not None else (torch.zeros(1), torch.zeros(1))
+    return (square - total**2).clamp_min(0), opening.spent
 
 
-def _first_case(model: Model, cases: Cohort, layer: str | None) -> str:
-    return model.resolve(layer, {name: x[:1].to(model.device) for name, x in cases.inputs.items()})
+def _off(switches: Switches, stand_in: StandIn, sets: Sets) -> Callable[[Batch], Tensor]:
+    """A batch to the score of each case: as it is, then with each set of parts switched off."""
+
+    def scores(batch: Batch) -> Tensor:
+        off = switches.scores(batch, stand_in(batch), sets)
+        return torch.cat([batch.baseline[None], off]).T
+
+    return scores
+
+
+def _depends(how: How, cases: Cohort, order: Sequence[int], names: tuple[str, ...]) -> Callable[[int], str]:
+    """What the numbers of a case depend on beside itself."""
+    given = donors(cases, [np.asarray(order)]) if how == "resample" else None
+    whole = hashlib.sha256("".join(cases.digests).encode()).hexdigest() if how == "mean" else ""
+
+    def of(case: int) -> str:
+        return f"{names} {whole or (given(case) if given else '')}"
+
+    return of
+
+
+def _curve(together: Tensor, names: Sequence[str], seed: int) -> dict[str, tuple[float | str | None, ...]]:
+    """The mean score, whole and with more and more parts switched off, with its interval."""
+    ends = [interval(scores, seed) for scores in together.T]
+    return {
+        "switched off": tuple(range(len(names) + 1)),
+        "last": ("none", *names),
+        "mean": tuple(together.mean(0).tolist()),
+        "low": tuple(low for low, _ in ends),
+        "high": tuple(high for _, high in ends),
+    }
 
 
 def _whole_blocks(names: list[str]) -> list[str]:
@@ -163,29 +203,4 @@ def _whole_blocks(names: list[str]) -> list[str]:
 
 
 def _words(how: How) -> str:
-    return {"zero": "zero", "mean": "the mean over the cohort", "resample": "that of another case"}[how]
-
-
-def _stand_in(a: Tensor, how: How, order: Tensor) -> Tensor:
-    """What takes the place of "case *any", for each case."""
-    if how == "zero":
-        return torch.zeros_like(a)
-    return a.mean(0, keepdim=True).expand_as(a) if how == "mean" else a[order.to(a.device)]
-
-
-def _channels_replaced(channels: Tensor, stand_in: Tensor) -> Edit:
-    """An edit that replaces another one of ``channels`` in each version of the batch."""
-
-    def edit(output: Tensor) -> Tensor:
-        versions = output.clone().view(len(channels), -1, *output.shape[1:])
-        for version, channel in enumerate(channels.tolist()):
-            versions[version, :, channel] = stand_in[:, channel].to(versions)
-        return versions.flatten(0, 1)
-
-    return edit
-
-
-def _fall(probe: Probe, scores: Tensor, changed: Tensor) -> Tensor:
-    """The fall of the score; where nothing was replaced it is 0, and not the rounding of another batch."""
-    fall = (probe.baseline_score - scores).double()
-    return torch.where(changed.to(fall.device), fall, 0.0).cpu()
+    return {"zero": "zero", "mean": "the mean over the cases", "resample": "that of another case"}[how]

@@ -1,13 +1,14 @@
 """Morris screening over how an image was acquired: noise, blur, contrast, shading."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
 from pellucid.core.card import Ask, Card, Family, Level
-from pellucid.core.cohort import Cohort
+from pellucid.core.cohort import Batch, Cohort
 from pellucid.core.errors import BadOption
 from pellucid.core.explainer import CohortExplainer
 from pellucid.core.explanation import Effects
@@ -17,6 +18,7 @@ from pellucid.explain.cohort import INTERVAL, effect, ranked
 
 _LEVELS = 4
 _STEP = 2 / 3  # of the range of a knob: Morris' choice for four levels
+_APART = 1_000_003  # seeds of cases: those of two runs with neighboring seeds do not meet
 _KNOBS = ("noise", "blur", "gamma", "bias field")
 
 
@@ -78,15 +80,14 @@ class AcquisitionSensitivity(CohortExplainer):
     def __call__(self, model: Model, cases: Cohort) -> Effects:
         """See ``CohortExplainer``."""
         cases.require(2, self.name)
-        name, opening, seed = model.primary, cases.opened(model), cases.scene.seed
-        x = cases.inputs[name]
-        stain = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed), dtype=x.dtype)
+        opening, seed = cases.opened(model), cases.scene.seed
+        paths = designs(len(_KNOBS), self.trajectories, seed)
+        scores = opening.each("acquired", lambda batch: self._along(batch, model.primary, paths, seed), str)
         found: list[list[Tensor]] = [[] for _ in _KNOBS]
-        for path in designs(len(_KNOBS), self.trajectories, seed):
-            scores = [opening.scores({**cases.inputs, name: self.acquired(x, row.tolist(), stain)}) for row in path]
-            for before, after, low, high in zip(scores, scores[1:], path, path[1:], strict=False):
+        for path, values in zip(paths, scores.view(cases.size, len(paths), -1).unbind(1), strict=True):
+            for place, (low, high) in enumerate(pairwise(path)):
                 knob = int((high != low).nonzero()[0])
-                found[knob].append((after - before) / float(high[knob] - low[knob]))
+                found[knob].append((values[:, place + 1] - values[:, place]) / float(high[knob] - low[knob]))
         rows = []
         for knob, effects in zip(_KNOBS, found, strict=True):
             each = torch.stack(effects)  # trajectory, case
@@ -102,6 +103,13 @@ class AcquisitionSensitivity(CohortExplainer):
             warnings=("the knobs are simulated on the prepared image: a scanner changes more than these",),
             spent=opening.spent,
         )
+
+    def _along(self, batch: Batch, name: str, paths: Tensor, seed: int) -> Tensor:
+        """The score of each case at every stop of every path: "case stop"."""
+        x = batch.inputs[name]
+        stain = torch.stack([noise_of(case, x[0], seed) for case in batch.cases]).to(x)
+        stops = (self.acquired(x, row.tolist(), stain) for row in paths.flatten(0, 1))  # never all of them in memory
+        return torch.stack([batch.probe.score({**batch.inputs, name: stop}) for stop in stops], 1)
 
     def acquired(self, x: Tensor, knobs: list[float], stain: Tensor) -> Tensor:
         """Images with every knob at its place in [0, 1]: contrast, shading, blur, noise, in this order.
@@ -121,6 +129,18 @@ class AcquisitionSensitivity(CohortExplainer):
         if soft and self.blur:
             y = blur(y, [soft * self.blur] * (x.ndim - 2))
         return y + noise * self.noise * x.std(axes(x), keepdim=True) * stain if noise else y
+
+
+def noise_of(case: int, like: Tensor, seed: int) -> Tensor:
+    """Noise of unit standard deviation for one case, the same whatever cases are with it.
+
+    Args:
+        case: its place.
+        like: its image.
+        seed: of the draws.
+    """
+    draw = torch.Generator().manual_seed(seed * _APART + case)
+    return torch.randn(like.shape, generator=draw, dtype=like.dtype)
 
 
 def designs(count: int, repeats: int, seed: int) -> Tensor:

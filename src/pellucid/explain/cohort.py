@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import bootstrap
 from torch import Tensor
 
-from pellucid.core.cohort import Cohort, Opening
+from pellucid.core.cohort import Cohort, Items, Opening
 from pellucid.core.errors import BadOption
 from pellucid.core.explanation import Effect
 from pellucid.core.model import Model
@@ -59,29 +59,80 @@ def ranked(rows: Sequence[Effect]) -> tuple[Effect, ...]:
 
 
 def permutations(cohort: Cohort, repeats: int, within_groups: bool) -> list[NDArray[np.int64]]:
-    """For each repeat which case gives to which; within a group only, where asked.
+    """For each repeat which case gives to which: one of its size, and of its group where asked.
+
+    With a background each case takes from a case of it, drawn with replacement.
 
     Raises:
-        BadOption: groups are asked for and not known, or every group holds a single case.
+        BadOption: groups are asked for and not known, or hold a single case; or a size that no other case has.
     """
     draw = np.random.default_rng(cohort.scene.seed)
-    if not within_groups:
-        return [draw.permutation(cohort.size) for _ in range(repeats)]
-    groups = np.array([g if g is not None else "" for g in cohort.groups])
-    sizes = np.unique(groups, return_counts=True)[1]
-    if not len(groups) or "" in groups or sizes.max() < 2:
+    shapes = [str(cohort.shape(case)) for case in range(cohort.size)]
+    if cohort.background is not None:
+        return _from_background(cohort, cohort.background, shapes, repeats, within_groups, draw)
+    alone = [shape for shape in dict.fromkeys(shapes) if shapes.count(shape) == 1]
+    if alone:
+        raise BadOption(
+            f"parts are exchanged between cases of one size, and {len(alone)} of {cohort.size} cases have a size that "
+            "no other has",
+            "give the model card an input size, or leave these cases out",
+        )
+    groups = np.array(_strata(cohort) if within_groups else [""] * cohort.size)
+    strata = np.array([f"{group} {shape}" for group, shape in zip(groups, shapes, strict=True)])
+    drawn = []
+    for _ in range(repeats):
+        order = np.arange(cohort.size)
+        for stratum in np.unique(strata):
+            here = np.flatnonzero(strata == stratum)
+            order[here] = draw.permutation(here)
+        drawn.append(order)
+    return drawn
+
+
+def _strata(cohort: Cohort) -> list[str]:
+    """The group of each case."""
+    known = [g for g in cohort.groups if g is not None]
+    if len(known) < cohort.size or max(map(known.count, known)) < 2:
         raise BadOption(
             "expected the group (site, scanner) of every case and at least two in a group, got none or single ones",
             "fill the column group of the CSV, or permute over all cases",
         )
-    drawn = []
-    for _ in range(repeats):
-        order = np.arange(cohort.size)
-        for group in np.unique(groups):
-            here = np.flatnonzero(groups == group)
-            order[here] = draw.permutation(here)
-        drawn.append(order)
-    return drawn
+    return known
+
+
+def _from_background(
+    cohort: Cohort,
+    background: Mapping[str, Items],
+    shapes: list[str],
+    repeats: int,
+    within_groups: bool,
+    draw: np.random.Generator,
+) -> list[NDArray[np.int64]]:
+    if within_groups:
+        raise BadOption("the groups of background cases are not known", "leave out within_groups, or the background")
+    there: dict[str, list[int]] = {}
+    for other in range(len(next(iter(background.values())))):
+        shape = str(tuple(tuple(background[name][other].shape) for name in cohort.inputs))
+        there.setdefault(shape, []).append(other)
+    missing = [shape for shape in dict.fromkeys(shapes) if shape not in there]
+    if missing:
+        raise BadOption(
+            f"parts are taken from background cases of the same size, and none is of {missing[0]}",
+            "give the model card an input size, or background cases of the sizes of the cohort",
+        )
+    return [np.array([draw.choice(there[shape]) for shape in shapes]) for _ in range(repeats)]
+
+
+def donors(cohort: Cohort, orders: Sequence[NDArray[np.int64]]) -> Callable[[int], str]:
+    """What the numbers of a case depend on beside itself: the cases that its parts come from."""
+
+    def of(case: int) -> str:
+        places = [int(order[case]) for order in orders]
+        if cohort.background is not None:
+            return str(places)
+        return "".join(cohort.digests[place] for place in places)
+
+    return of
 
 
 class Outcome:
@@ -109,7 +160,6 @@ class Outcome:
         self.kind = chosen
         self.opening: Opening = cohort.opened(model, target=target)
         self._truth = _truth(chosen, cohort, self.opening)
-        self._whole = self.opening.baseline
 
     @property
     def words(self) -> tuple[str, str]:
@@ -119,18 +169,19 @@ class Outcome:
         square = f"({self.opening.unit})²"
         return ("increase of the squared error" if self.kind == "squared" else "squared change of the score"), square
 
-    def increase(self, scores: Tensor) -> Tensor:
-        """For each case, how much worse the scores are than the unperturbed ones."""
-        return self._loss(scores) - self._loss(self._whole)
+    def increase(self, scores: Tensor, before: Tensor) -> Tensor:
+        """For each case, how much worse a score is than the unperturbed one.
 
-    @property
-    def start(self) -> float:
-        """The mean loss of the unperturbed cases."""
-        return float(self._loss(self._whole).mean())
-
-    def _loss(self, scores: Tensor) -> Tensor:
+        Args:
+            scores: of each case.
+            before: of each case, unperturbed.
+        """
         if self.kind == "change":
-            return (scores - self._whole) ** 2
+            return (scores - before) ** 2
+        return self.loss(scores) - self.loss(before)
+
+    def loss(self, scores: Tensor) -> Tensor:
+        """Of each case; a change has none."""
         if self.kind == "squared":
             return (scores - self._truth) ** 2
         p = scores.clamp(_LEAST_SCORE, 1 - _LEAST_SCORE)
@@ -167,7 +218,7 @@ def _truth(kind: Loss, cohort: Cohort, opening: Opening) -> Tensor:
             return torch.tensor([float(v) for v in labels], dtype=torch.float64)
         except ValueError as error:
             raise BadOption("a squared loss needs numbers as reference labels, got words", "use change") from error
-    index = opening.probes[0].target.label
+    index = opening.bound.label
     names = {opening.target, str(index)}
     positive = torch.tensor([bool(names & {part.strip() for part in v.split("|")}) for v in labels])
     if positive.all() or not positive.any():

@@ -1,5 +1,7 @@
 """Partial dependence: how the score follows one measurement that is set in every case."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -7,12 +9,13 @@ import torch
 from torch import Tensor
 
 from pellucid.core.card import Ask, Card, Family, Level
-from pellucid.core.cohort import Cohort, Opening, find_name
+from pellucid.core.cohort import Batch, Cohort, find_name
 from pellucid.core.errors import BadOption
 from pellucid.core.explainer import CohortExplainer
 from pellucid.core.explanation import Effect, Effects
 from pellucid.core.model import Model
 from pellucid.explain.cohort import INTERVAL, interval, ranked
+from pellucid.explain.measurement import region_moments, vector_of
 
 _TAILS = 0.05  # of the cohort, on both sides: beyond it nothing is set
 _BRIGHTER = (
@@ -81,9 +84,14 @@ class PartialDependence(CohortExplainer):
         chosen = [n.strip() for n in self.of.split(";")] if self.of else list(knobs)
         for name in chosen:
             find_name(name, tuple(knobs), "measurement")
+        points = {name: _points(knobs[name].now, self.points) for name in chosen}
         opening, rows, tables = cases.opened(model), [], {}
-        for name in chosen:
-            values, curves = _curves(opening, cases, knobs[name], self.points)
+        context = json.dumps([[name, values.tolist()] for name, values in points.items()])
+        scores = opening.each(
+            "curves", lambda b: _curves(b, {n: (knobs[n], points[n]) for n in chosen}), lambda _: context
+        )
+        parted = scores.T.split([len(values) for values in points.values()])
+        for (name, values), curves in zip(points.items(), parted, strict=True):
             rise = curves[-1] - curves[0]
             low, high = interval(rise, cases.scene.seed)
             crossing = float(min((rise > 0).double().mean(), (rise < 0).double().mean()))
@@ -93,11 +101,11 @@ class PartialDependence(CohortExplainer):
             tables[f"curve of {name}"] = _table(values, curves, cases)
         return Effects(
             rows=ranked(rows),
-            measure="rise of the mean score from the 5th to the 95th percentile",
+            measure="rise of the mean score from the lowest value set to the highest",
             unit=opening.unit,
             interval=INTERVAL,
             tables=tables,
-            said=(f"{self.points} values of each measurement, each set in all {cases.size} cases",),
+            said=_said(self.points, points, cases.size),
             warnings=(_APART, *((_BRIGHTER,) if any(knobs[n].part is not None for n in chosen) else ())),
             spent=opening.spent,
         )
@@ -109,51 +117,62 @@ class _Knob:
 
     Args:
         name: of the input.
-        part: voxels of a region; None: a column of a vector input.
+        part: place of a region; None: a column of a vector input.
         column: of a vector input.
         now: its value in each case.
     """
 
     name: str
-    part: Tensor | None
+    part: int | None
     column: int
     now: Tensor
 
-    def set(self, x: Tensor, value: float) -> Tensor:
+    def set(self, batch: Batch, value: float) -> Tensor:
         """The input with the measurement at ``value`` in every case."""
+        x = batch.inputs[self.name]
         if self.part is None:
             changed = x.clone()
             changed[:, self.column] = value
             return changed
-        step = (value - self.now).to(x).view(-1, *(1,) * (x.ndim - 1))
-        return x + step * self.part.to(x)
+        step = (value - self.now[list(batch.cases)]).to(x).view(-1, *(1,) * (x.ndim - 1))
+        return x + step * batch.inside(self.part).to(x)
 
 
 def _knobs(model: Model, cases: Cohort) -> dict[str, _Knob]:
     """Everything that can be set, by name."""
-    name = cases.image_of(model)
-    image, found = cases.inputs[name], {}
-    for index, title in enumerate(cases.parts.names):
-        part = cases.parts.inside(index)[:, None]
-        inside = part.expand(len(image), *part.shape[1:]).to(image.double())
-        count = inside.flatten(1).sum(1) * image.shape[1]
-        if bool((count == 0).any()):
-            raise BadOption(f"some cases have no voxel of the region {title!r}", "leave it out of the label map")
-        mean = (image.double() * inside).flatten(1).sum(1) / count
-        found[f"mean of {title}"] = _Knob(name, part, 0, mean)
-    for other, x in cases.inputs.items():
-        for k in range(x.shape[1]) if x.ndim == 2 else ():
-            title = cases.columns[other][k] if other in cases.columns else f"{other} {k + 1}"
-            found[title] = _Knob(other, None, k, x[:, k].double())
+    image = cases.image_of(model)
+    means = torch.stack([region_moments(cases, image, case)[:, 0] for case in range(cases.size)], 1)
+    found = {
+        f"mean of {title}": _Knob(image, index, 0, mean)
+        for index, (title, mean) in enumerate(zip(cases.parts.names, means, strict=True))
+    }
+    for title, (name, place) in cases.vectors.items():
+        found[title] = _Knob(name, None, place, vector_of(cases, title))
     return found
 
 
-def _curves(opening: Opening, cases: Cohort, knob: _Knob, points: int) -> tuple[Tensor, Tensor]:
-    """The values that are set, and the score of each case at each: "point case"."""
-    values = torch.quantile(knob.now, torch.linspace(_TAILS, 1 - _TAILS, points, dtype=torch.float64))
-    x = cases.inputs[knob.name]
-    scores = [opening.scores({**cases.inputs, knob.name: knob.set(x, float(v))}) for v in values]
-    return values, torch.stack(scores)
+def _points(now: Tensor, count: int) -> Tensor:
+    """The values that are set: those that occur where they are few (a sex, a site), else percentiles."""
+    there = now.unique()
+    if len(there) <= count:
+        return there
+    return torch.quantile(now, torch.linspace(_TAILS, 1 - _TAILS, count, dtype=torch.float64))
+
+
+def _curves(batch: Batch, chosen: Mapping[str, tuple[_Knob, Tensor]]) -> Tensor:
+    """The score of each case at each value of each measurement: "case point"."""
+    scores = [
+        batch.probe.score({**batch.inputs, knob.name: knob.set(batch, float(value))})
+        for knob, values in chosen.values()
+        for value in values
+    ]
+    return torch.stack(scores, 1)
+
+
+def _said(count: int, points: Mapping[str, Tensor], size: int) -> tuple[str, ...]:
+    few = [f"{name} ({len(values)} values occur)" for name, values in points.items() if len(values) < count]
+    more = (f"set at the values that occur: {', '.join(few)}",) if few else ()
+    return (f"{count} values of each measurement, each set in all {size} cases", *more)
 
 
 def _table(values: Tensor, curves: Tensor, cases: Cohort) -> dict[str, tuple[float | str | None, ...]]:

@@ -90,7 +90,7 @@ class GlobalSurrogate(CohortExplainer):
         """See ``CohortExplainer``."""
         cases.require(_LEAST, self.name)
         table, opening = measure(model, cases), cases.opened(model)
-        score: _Array = opening.baseline.numpy()
+        score: _Array = opening.each("score", lambda batch: batch.baseline[:, None])[:, 0].numpy()
         if np.ptp(score) == 0:
             raise BadOption("the score is the same for every case: there is nothing to imitate", "add other cases")
         x, seed = table.values.numpy(), cases.scene.seed
