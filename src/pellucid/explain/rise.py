@@ -1,7 +1,7 @@
 """RISE: what the score is, on average, when a voxel happens to be shown."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Annotated, ClassVar, Literal
 
@@ -18,6 +18,7 @@ from pellucid.core.grid import Grid
 from pellucid.core.infill import Infill, disagreement
 from pellucid.core.masking import Stream
 from pellucid.core.probe import Probe
+from pellucid.explain.agreement import weighed
 from pellucid.explain.softmasks import Drawn, SoftMasks
 from pellucid.explain.tally import Tally
 
@@ -41,7 +42,8 @@ class RISE(Explainer):
 
     Source:
         petsiuk2018rise. Deviations: divided by what each voxel was shown, not by its mean over masks; Sobol masks, each
-        with its opposite; a linear control variate; stops when the map is reliable.
+        with its opposite; a linear control variate; frequencies on which the streams disagree weigh less; stops when
+        the map is reliable.
 
     Example:
         >>> import torch
@@ -64,7 +66,9 @@ class RISE(Explainer):
     estimator: Annotated[
         Literal["ratio", "slope"], "ratio: mean score while the voxel is shown; slope: what showing it adds"
     ] = "ratio"
-    reduce_variance: Annotated[bool, "correct by what a linear fit to the masks' block means would have given"] = True
+    reduce_variance: Annotated[
+        bool, "correct by a linear fit to the masks' block means; weigh down frequencies on which the streams disagree"
+    ] = True
     infill: Annotated[Infill | None, "what hidden parts show; None: the modality's first two fills, averaged"] = None
 
     card: ClassVar[Card] = Card(
@@ -178,6 +182,8 @@ class _Found:
         """Take the maps of the items that are not settled yet."""
         whole, parts = (tally.estimate(pooled, method.estimator) for pooled in (True, False))
         reliability = reliability_of(parts.effect).cpu()
+        if method.reduce_variance:
+            whole = replace(whole, effect=weighed(whole.effect[0], parts.effect, tally.family.cell)[None])
         value, error = whole.values[0], parts.values.std(0) / STREAMS**0.5
         fresh = [value[:, None], error[:, None], *(e[:, None] for e in tally.by_fill(method.estimator))]
         kept = [self.value, self.error, *self.effects] if self.value.numel() else fresh
