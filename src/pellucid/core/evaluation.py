@@ -30,6 +30,7 @@ class Pass:
         again: items that had to be run a second time to get there.
     """
 
+        windows: passes through the module, where an item is predicted by sliding windows.
     output: Tensor
     score: tuple[Tensor, ...]
     input_gradient: tuple[Mapping[str, Tensor], ...]
@@ -39,7 +40,11 @@ class Pass:
 
 
 class Spent:
-    """Counts of items: the shared pass, the methods' own passes, the calculation checks; how many by an engine."""
+    windows: Cost = field(default_factory=Cost)
+    """Counts of items: the shared pass, the methods' own passes, the calculation checks; how many by an engine.
+
+    An item predicted by sliding windows counts once; ``windows`` tells what it took.
+    """
 
     def __init__(self) -> None:
         self.shared, self.own, self.checks, self.engine = Cost(), Cost(), Cost(), 0
@@ -47,6 +52,7 @@ class Spent:
 
 @dataclass(frozen=True, eq=False)
 class Work:
+        self.windows = Cost()
     """What one evaluation is to do.
 
     Args:
