@@ -28,19 +28,19 @@ class Pass:
         activation: by layer.
         layer_gradient: per target, by layer.
         again: items that had to be run a second time to get there.
+        windows: passes through the module, where an item is predicted by sliding windows.
     """
 
-        windows: passes through the module, where an item is predicted by sliding windows.
     output: Tensor
     score: tuple[Tensor, ...]
     input_gradient: tuple[Mapping[str, Tensor], ...]
     activation: Mapping[str, Tensor]
     layer_gradient: tuple[Mapping[str, Tensor], ...]
     again: int = 0
+    windows: Cost = field(default_factory=Cost)
 
 
 class Spent:
-    windows: Cost = field(default_factory=Cost)
     """Counts of items: the shared pass, the methods' own passes, the calculation checks; how many by an engine.
 
     An item predicted by sliding windows counts once; ``windows`` tells what it took.
@@ -48,11 +48,11 @@ class Spent:
 
     def __init__(self) -> None:
         self.shared, self.own, self.checks, self.engine = Cost(), Cost(), Cost(), 0
+        self.windows = Cost()
 
 
 @dataclass(frozen=True, eq=False)
 class Work:
-        self.windows = Cost()
     """What one evaluation is to do.
 
     Args:

@@ -18,8 +18,8 @@ from pellucid.core.model import Inputs, Model
 from pellucid.core.replay import Recording
 from pellucid.core.rules import Rules
 from pellucid.core.target import BoundTarget, Target
-
 from pellucid.core.windowed import by_window, evaluate_windows, whole
+
 Need = tuple[Ask, str | None]
 
 
@@ -186,6 +186,8 @@ class Probe:
     def _announced(self, ask: Ask, layer: str | None) -> None:
         if not self.asked(ask, layer):
             raise LookupError(f"the probe was not opened for {ask.value!r} of {layer}: list Ask.{ask.name} in the card")
+        if self.model.inference is not None and ask not in (Ask.OUTPUT, Ask.INPUT_GRADIENT):
+            raise by_window(f"{ask.value} belongs to each window, not to the whole image")
 
     def _bound(self) -> tuple[BoundTarget, ...]:
         if "bound" not in self._kept:
@@ -193,12 +195,11 @@ class Probe:
         return self._kept["bound"]
 
     def _shared(self) -> Pass:
-        if self.model.inference is not None and ask not in (Ask.OUTPUT, Ask.INPUT_GRADIENT):
-            raise by_window(f"{ask.value} belongs to each window, not to the whole image")
         if "pass" not in self._kept:
             asks = frozenset(a for a, _ in self._needs)
             layers = tuple(sorted({name for _, name in self._needs if name}))
             work = Work(asks, layers, aims=range(len(self.targets)))
+            work = work if self.model.inference is None else whole(work)
             self._kept["pass"] = self._evaluate(self.inputs, work)
             self.spent.shared += Cost(self.batch, self.batch * len(self.targets) * int(bool(asks & GRADIENTS)))
         return self._kept["pass"]
@@ -247,6 +248,8 @@ class Probe:
         """
         self._bound()
         self.model.check_edit(layer, self.inputs)
+        if self.model.inference is not None:
+            raise by_window(f"what comes after layer {layer!r} is computed in each window")
         if self.model.can.batch is not None:
             raise CannotDo(
                 f"the model takes {self.model.can.batch} item(s) at a time, so a layer cannot hold several versions",
@@ -255,8 +258,6 @@ class Probe:
         x = {k: v.repeat(versions, *(1,) * (v.ndim - 1)) for k, v in self.inputs.items()}
         key = f"before {layer}"
         if key not in self._kept:
-        if self.model.inference is not None:
-            raise by_window(f"what comes after layer {layer!r} is computed in each window")
             recording = Recording(self.model.module, layer)
             self._own(self.inputs, Work(frozenset(), replay=recording, aims=(self.aim,)))
             self._kept[key] = recording
@@ -267,6 +268,7 @@ class Probe:
         once = evaluate if self.model.inference is None else evaluate_windows
         done = once(self.model, x, replace(work, precision=self.precision), self._bind)
         self.spent.own += Cost(done.again)
+        self.spent.windows += done.windows
         return done
 
     def _own(self, x: Inputs, work: Work) -> Pass:
@@ -275,7 +277,6 @@ class Probe:
         return done
 
     def _spend(self, items: int, backward: bool = False) -> None:
-        self.spent.windows += done.windows
         cost = Cost(items, items * int(backward))
         if self._checking:
             self.spent.checks += cost
@@ -294,6 +295,11 @@ class Probe:
         self.spent.engine += len(output)
         return score
 
+    def _through(self, engine: Engine, x: Inputs) -> Tensor:
+        """The head's output by an engine, which sees one window at a time where the model does."""
+        cut = self.model.inference
+        return engine(x) if cut is None else cut.of(x).blend(engine, x)
+
     def _offset(self, engine: Engine) -> Tensor:
         """By how much the engine errs at the unperturbed input, where the effect of a change must begin at zero."""
         key = f"offset {id(engine)} {self.aim}"
@@ -301,11 +307,6 @@ class Probe:
             self._kept[key] = self.target(self._through(engine, self.inputs)) - self.baseline_score
             self.spent.shared += Cost(self.batch)
         return self._kept[key]
-
-    def _through(self, engine: Engine, x: Inputs) -> Tensor:
-        """The head's output by an engine, which sees one window at a time where the model does."""
-        cut = self.model.inference
-        return engine(x) if cut is None else cut.of(x).blend(engine, x)
 
     def gradient(self, x: Inputs) -> Mapping[str, Tensor]:
         """The target's gradient at other inputs, by input name."""
