@@ -1,25 +1,21 @@
 """Integrated gradients averaged over many reference inputs, by sampling."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from math import ceil, prod
+from math import ceil
 from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
 from pellucid.core.card import Ask, Card, Cost, Family
-from pellucid.core.errors import BadOption, ShapeMismatch
+from pellucid.core.errors import BadOption
 from pellucid.core.explainer import Explainer
 from pellucid.core.explanation import Attribution
-from pellucid.core.infill import Blur, Infill
+from pellucid.core.infill import Infill
 from pellucid.core.masking import Stream
 from pellucid.core.probe import Probe
 from pellucid.explain.path import between, gap_warning
-
-# standard deviation as a share of the image's edge. The second fill of most modalities, the flat mean, is left out:
-# where a network normalizes contrast the gradient has no bound beside a flat image, and rare draws would decide the map
-_BLURS = (1 / 16, 1 / 8)
+from pellucid.explain.references import References
 
 
 @dataclass(frozen=True)
@@ -77,32 +73,30 @@ class ExpectedGradients(Explainer):
 
     def cost(self, probe: Probe) -> Cost:
         """See ``Explainer``."""
-        references, rounds = self._shares(probe)
-        return Cost(references * rounds + references, references * rounds)
+        references = References(probe, self.baseline, self.samples)
+        draws = references.count * self._rounds(references)
+        return Cost(draws + references.count, draws)
 
     def stand_in(self, probe: Probe) -> str | None:
         """See ``Explainer``."""
-        if self._background(probe) is None:
-            return ", ".join(fill.words for fill in self._fills(probe))
-        return f"{self._shares(probe)[0]} background items"
+        return References(probe, self.baseline, self.samples).words
 
     def __call__(self, probe: Probe) -> Attribution:
         """See ``Explainer``."""
         inputs, generator = probe.inputs, torch.Generator().manual_seed(probe.scene.seed)
-        count, rounds = self._shares(probe)
-        reference = self._references(probe, generator)
-        draws = drawn(count, rounds, generator)
+        references = References(probe, self.baseline, self.samples, generator)
+        draws = drawn(references.count, self._rounds(references), generator)
         sums = {n: Running(x) for n, x in inputs.items() if x.is_floating_point()}
         whole = Running(probe.baseline_score)
-        points = (between(reference(draw.reference), inputs, draw.a) for draw in draws)
+        points = (between(references[draw.reference], inputs, draw.a) for draw in draws)
         gradients = Stream(probe, self.baseline, gradient=True).gradients(points)
         for draw, gradient in zip(draws, gradients, strict=True):
-            start = reference(draw.reference)
+            start = references[draw.reference]
             values = {n: (inputs[n] - start[n]).mul_(gradient[n]) for n in sums}
             whole.add(torch.stack([v.flatten(1).sum(1) for v in values.values()]).sum(0), draw.neighbor)
             for n, value in values.items():
                 sums[n].add(value, draw.neighbor)
-        difference = probe.baseline_score - torch.stack([probe.score(reference(i)) for i in range(count)]).mean(0)
+        difference = probe.baseline_score - torch.stack([probe.score(x) for x in references]).mean(0)
         answer = Attribution(
             maps={n: s.mean for n, s in sums.items()},
             unit=probe.target.unit,
@@ -115,52 +109,9 @@ class ExpectedGradients(Explainer):
         spent = f"{len(draws)} samples (standard error {share:.1%})"
         return replace(answer, warnings=gap_warning(answer, spent, "use more samples"))
 
-    def _background(self, probe: Probe) -> Mapping[str, Tensor] | None:
-        """The scene's reference items, where they are what the image is compared with."""
-        background = probe.scene.background
-        if self.baseline is not None or background is None:
-            return None
-        wanted = {n: tuple(x.shape[1:]) for n, x in probe.inputs.items() if x.is_floating_point()}
-        got = {n: tuple(background[n].shape[1:]) for n in wanted if n in background}
-        counts = {len(background[n]) for n in got}
-        if got != wanted or len(counts) != 1 or 0 in counts:
-            raise ShapeMismatch(
-                f"expected a background of items shaped {wanted}, got {got} with {sorted(counts)} items",
-                "give as many reference items for every input, prepared as the case is",
-            )
-        return {n: background[n] for n in wanted}
-
-    def _fills(self, probe: Probe) -> tuple[Infill, ...]:
-        """What stands for references where there is no background."""
-        if self.baseline is not None:
-            return (self.baseline,)
-        grid = probe.grid
-        edge = prod(n * s for n, s in zip(grid.shape, grid.spacing, strict=True)) ** (1 / grid.rank)
-        blurs = (Blur(float(f"{share * edge:.2g}")) for share in _BLURS)
-        return tuple(dict.fromkeys((probe.scene.infills[0], *blurs)))
-
-    def _shares(self, probe: Probe) -> tuple[int, int]:
-        """How many references are used, and how many draws each gets."""
-        background = self._background(probe)
-        known = len(self._fills(probe)) if background is None else len(next(iter(background.values())))
-        count = min(known, self.samples)
-        return count, ceil(self.samples / count)
-
-    def _references(self, probe: Probe, generator: torch.Generator) -> Callable[[int], Mapping[str, Tensor]]:
-        """The references by index, each shaped as the batch; of a background larger than the samples a random choice.
-
-        A background stays where it is: an item of it is brought to the model when it is asked for.
-        """
-        background = self._background(probe)
-        if background is None:
-            return [Stream(probe, fill).fill for fill in self._fills(probe)].__getitem__
-        chosen = torch.randperm(len(next(iter(background.values()))), generator=generator).tolist()
-
-        def item(index: int) -> Mapping[str, Tensor]:
-            moved = {n: items[chosen[index]].to(probe.inputs[n]) for n, items in background.items()}
-            return {n: moved[n].expand_as(x) if n in moved else x for n, x in probe.inputs.items()}
-
-        return item
+    def _rounds(self, references: References) -> int:
+        """How many draws each reference gets."""
+        return ceil(self.samples / references.count)
 
 
 @dataclass(frozen=True)
