@@ -54,9 +54,12 @@ class Ask(Enum):
     INPUT_GRADIENT = "input gradient"
     ACTIVATION = "activation"
     LAYER_GRADIENT = "layer gradient"
+    ATTENTION = "attention"
+    ATTENTION_GRADIENT = "attention gradient"
 
 
-GRADIENTS = frozenset({Ask.INPUT_GRADIENT, Ask.LAYER_GRADIENT})
+ATTENTIONS = frozenset({Ask.ATTENTION, Ask.ATTENTION_GRADIENT})  # the weights come with the target's slope behind them
+GRADIENTS = frozenset({Ask.INPUT_GRADIENT, Ask.LAYER_GRADIENT}) | ATTENTIONS
 LAYERS = frozenset({Ask.ACTIVATION, Ask.LAYER_GRADIENT})
 
 

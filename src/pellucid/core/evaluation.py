@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pellucid.core.card import GRADIENTS, Ask, Cost
+from pellucid.core.attention import Capture, Heeded
+from pellucid.core.card import ATTENTIONS, GRADIENTS, Ask, Cost
 from pellucid.core.differentiate import Key, gradients, leaf
 from pellucid.core.errors import NonFinite
 from pellucid.core.layers import Edit, Watch, joined
@@ -15,6 +16,7 @@ from pellucid.core.model import Inputs, Model
 from pellucid.core.replay import Recording, Replay
 from pellucid.core.rules import Rules, called
 from pellucid.core.target import BoundTarget
+from pellucid.core.tokens import attention_of, heeded
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +30,7 @@ class Pass:
         activation: by layer.
         layer_gradient: per target, by layer.
         again: items that had to be run a second time to get there.
+        attention: per target, where it was asked.
         windows: passes through the module, where an item is predicted by sliding windows.
     """
 
@@ -37,6 +40,7 @@ class Pass:
     activation: Mapping[str, Tensor]
     layer_gradient: tuple[Mapping[str, Tensor], ...]
     again: int = 0
+    attention: tuple[Heeded, ...] = ()
     windows: Cost = field(default_factory=Cost)
 
 
@@ -100,17 +104,18 @@ def evaluate(model: Model, x: Inputs, work: Work, bind: Bind) -> Pass:
     again = 0
     with model.held(), torch.set_grad_enabled(backward or graph):
         # nothing before the first layer is recorded for a backward that ends there
-        late = to_layer and not to_input and not graph
-        leaves, watch, output = _forward(model, x, work, late)
+        late = (to_layer or bool(work.want & ATTENTIONS)) and not to_input and not graph
+        leaves, watch, capture, output = _forward(model, x, work, late)
         if late and not output.requires_grad:  # the module cuts its graph behind the layer (torch.no_grad)
             again = len(output)
-            leaves, watch, output = _forward(model, x, work, late=False)
+            leaves, watch, capture, output = _forward(model, x, work, late=False)
         bound = bind(output)
         scores = tuple(b(output) for b in bound)
         for i in work.aims:
             check_finite(scores[i], bound[i].name)
         wrt: dict[Key, list[Tensor]] = {("layer", n): watch.kept[n] for n in work.layers if to_layer}
         wrt |= {("input", k): [v] for k, v in leaves.items() if to_input and v.requires_grad}
+        wrt |= capture.wrt if capture else {}
         last = None if graph else work.aims[-1]
         aims = work.aims if backward else ()
         grads = {i: gradients(scores[i], bound[i].name, wrt, graph, i != last) for i in aims}
@@ -127,19 +132,31 @@ def evaluate(model: Model, x: Inputs, work: Work, bind: Bind) -> Pass:
             for each in given
         ),
         again=again,
+        attention=tuple(capture.heeded(g) for g in given) if capture and grads else (),
     )
 
 
-def _forward(model: Model, x: Inputs, work: Work, late: bool) -> tuple[dict[str, Tensor], Watch, Tensor]:
+def _forward(
+    model: Model, x: Inputs, work: Work, late: bool
+) -> tuple[dict[str, Tensor], Watch, Capture | None, Tensor]:
     """Leaves that gradients are taken to, what was watched, the output; ``late``: graph from a layer on."""
+    capture = _capture(model, x, work)
     leaves = {k: leaf(v, Ask.INPUT_GRADIENT in work.want, work.graph) for k, v in x.items()}
     watch = Watch(model.module, work.layers, work.edits, leaf=Ask.LAYER_GRADIENT in work.want)
     cast = torch.autocast(model.device.type, torch.bfloat16, enabled=work.precision == "bfloat16")
     recorded = torch.set_grad_enabled(torch.is_grad_enabled() and not late)
-    with recorded, watch, work.replay or nullcontext(), cast:
+    with recorded, watch, work.replay or nullcontext(), cast, capture or nullcontext():
         # a clone: a module may change its input in place; versions to be played back are copies already
         given = leaves if isinstance(work.replay, Replay) else {k: v.clone() for k, v in leaves.items()}
-        return leaves, watch, called(model, model.module, given, work.rules)
+        return leaves, watch, capture, called(model, model.module, given, work.rules)
+
+
+def _capture(model: Model, x: Inputs, work: Work) -> Capture | None:
+    """What keeps the attention, where it is asked."""
+    if not work.want & ATTENTIONS:
+        return None
+    leads = [one and one.lead for one in heeded(attention_of(model, x))]
+    return Capture(leads, Ask.ATTENTION_GRADIENT in work.want)
 
 
 def check_finite(score: Tensor, name: str) -> None:

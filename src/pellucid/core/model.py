@@ -134,6 +134,7 @@ class Model:
     layer: str | None = None
     call: Literal["positional", "keyword", "dict"] = "positional"
     inference: SlidingWindows | None = None
+    findings: dict[tuple[object, ...], Any] = field(default_factory=dict, repr=False)  # each made once, by who asks
     _traces: dict[_Shapes, tuple[LayerShape, ...]] = field(default_factory=dict, repr=False)
     _defaults: dict[_Shapes, str] = field(default_factory=dict, repr=False)
     _lock: Any = field(default_factory=threading.RLock, repr=False)

@@ -7,6 +7,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from pellucid.core.attention import Heeded
 from pellucid.core.card import GRADIENTS, Ask, Cost
 from pellucid.core.engine import Engine
 from pellucid.core.errors import BadOption, CannotDo
@@ -36,6 +37,8 @@ class Scene:
         seed: of everything random.
         background: reference items by input, "item channel *space" in network units (normal cases, say), the same
             number for every input; None: no cohort is at hand.
+        fills: what stands at each voxel when it is hidden, where the scene is one window of a larger image, whose mean
+            or blur it is; None: it follows from the inputs.
     """
 
     grids: Mapping[str, Grid] = field(default_factory=dict)
@@ -44,6 +47,7 @@ class Scene:
     affine: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = field(default_factory=dict)
     seed: int = 0
     background: Mapping[str, Tensor] | None = None
+    fills: Callable[[Infill], Mapping[str, Tensor]] | None = None  # of a window
 
 
 class Probe:
@@ -141,6 +145,13 @@ class Probe:
         other._kept["bound"] = self._bound()
         return other
 
+    def elsewhere(self, inputs: Inputs) -> "Probe":
+        """A fresh probe of the same model at other inputs, with the targets bound on this one, no engine."""
+        other = Probe(self.model, inputs, self.targets, self._needs, self.scene, self.precision)
+        other.aim = self.aim
+        other._kept["bound"] = self._bound()
+        return other
+
     @property
     def baseline_score(self) -> Float[Tensor, " batch"]:
         """The target's value at the unperturbed input."""
@@ -168,6 +179,12 @@ class Probe:
         name = self._named(layer)
         self._announced(Ask.LAYER_GRADIENT, name)
         return self._shared().layer_gradient[self.aim][name]
+
+    @property
+    def attention(self) -> Heeded:
+        """Attention of the model's layers, and what the target takes from it."""
+        self._announced(Ask.ATTENTION, None)
+        return self._shared().attention[self.aim]
 
     def _named(self, layer: str | None) -> str:
         """A layer's full name; only the default must have spatial extent."""
