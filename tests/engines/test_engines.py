@@ -16,7 +16,8 @@ from pellucid.engines.cuda import cuda_graph
 from pellucid.engines.eager import eager
 from pellucid.engines.openvino import openvino_float32
 from pellucid.engines.sample import Sample
-from pellucid.engines.selfcheck import Masked
+from pellucid.engines.selfcheck import Masked, deviation
+from pellucid.engines.tracing import group_instances
 from pellucid.explain.occlusion import Occlusion
 
 EXACT = ("openvino", "onnx")
@@ -48,7 +49,7 @@ def test_float32_is_the_modules_to_five_digits_and_the_module_is_untouched(subje
         wanted = probe.model({k: v.clone() for k, v in versions.items()}).float()
     assert found.shape == wanted.shape
     assert found.dtype == torch.float32
-    worst = 5e-5 if kind == "hippocampus" else 1e-5  # the worst of a hundred thousand voxels
+    worst = 2e-5 if kind == "hippocampus" else 1e-5  # the worst of a hundred thousand voxels
     assert float((found - wanted).abs().max()) <= worst * float(wanted.abs().max().clamp_min(1))
     assert all(torch.equal(versions[k], given[k]) for k in given)
     after = state_of(module)
@@ -63,6 +64,27 @@ def test_the_eager_engine_is_the_module(subject) -> None:
     assert (engine.batch, engine.fixed) == (3, True)
     versions = Masked(probe).versions(0, 4)
     assert torch.equal(engine(versions), probe.run(versions).output)
+
+
+def test_instance_normalization_keeps_the_effects_of_masks_to_four_digits(subject, package) -> None:
+    package("openvino")
+    probe = subject("hippocampus")  # OpenVINO's own instance normalization errs by 3e-4 here
+    masked = Masked(probe)
+    error, r = deviation(masked.effects(built("openvino", probe)), masked.effects(eager(probe.model)))
+    assert error <= 1e-4
+    assert r >= 0.9999
+    assert not any(isinstance(m, torch.nn.GroupNorm) for m in probe.model.module.modules())
+
+
+def test_grouping_instances_changes_no_number() -> None:
+    for affine in (True, False):
+        net = torch.nn.Sequential(torch.nn.Conv2d(1, 6, 3), torch.nn.InstanceNorm2d(6, affine=affine)).eval()
+        kept = torch.nn.Sequential(torch.nn.InstanceNorm2d(1, track_running_stats=True), net).eval()
+        x = torch.rand(2, 1, 9, 9)
+        wanted = kept(x)
+        group_instances(kept)
+        assert [type(m).__name__ for m in (kept[0], net[1])] == ["InstanceNorm2d", "GroupNorm"]
+        assert torch.allclose(kept(x), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["eager-bf16", "openvino-bf16"])
@@ -201,7 +223,8 @@ from pellucid.core.probe import Probe
 from pellucid.core.target import ClassScore
 from pellucid.engines.choosing import OFFERS, choose_engine
 from pellucid.engines.sample import Sample
-from pellucid.engines.selfcheck import Masked
+from pellucid.engines.selfcheck import Masked, deviation
+from pellucid.engines.tracing import group_instances
 net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 3))
 probe = Probe(Model(net), torch.rand(1, 1, 8, 8), ClassScore(1))
 offer = next(o for o in OFFERS if o.name == "openvino-int8")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pellucid.core.model import Inputs, Model
 
 _EXAMPLE = 2  # items: with one, an exporter may take the batch for a constant
+_INSTANCE = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
 
 class Headed(nn.Module):
@@ -27,6 +28,16 @@ class Headed(nn.Module):
     def forward(self, *tensors: Tensor) -> Tensor:
         """The head's output."""
         return self.model({s.name: x for s, x in zip(self.model.inputs, tensors, strict=True)}).float()
+
+
+def group_instances(module: nn.Module) -> None:
+    """Replace instance normalization by group normalization with a group for each channel: the same numbers."""
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) in _INSTANCE and not child.track_running_stats:
+                made = nn.GroupNorm(child.num_features, child.num_features, child.eps, child.affine)
+                made.weight, made.bias = child.weight, child.bias
+                setattr(parent, name, made)
 
 
 def example(model: Model, inputs: Inputs) -> tuple[Tensor, ...]:
