@@ -1,7 +1,7 @@
 """The choice: what errs is refused, what fails is explained, what does not repay is left out, and eager remains."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from pellucid.core.probe import Probe
 from pellucid.core.target import ClassScore
 from pellucid.engines import choosing
 from pellucid.engines.choosing import AUTOMATIC, OFFERS, Offer, choose_engine, measure_engines
-from pellucid.engines.selfcheck import FORWARDS, Limit, Masked, deviation
+from pellucid.engines.selfcheck import CALIBRATION, COHORT, FORWARDS, Limit, Masked, deviation
 
 EXACT = Limit(0.9999, 1e-4)
 
@@ -201,6 +201,36 @@ def test_the_masks_are_those_of_the_seed_and_the_calibration_has_others(subject)
     assert torch.equal(masked.versions(16, 1)["image"], masked.versions(0, 1)["image"])
     compared, calibration = masked.versions(0, 16)["image"], masked.calibration()["image"]
     assert not any(torch.equal(c, v) for c in calibration for v in compared)
+
+
+def test_calibration_is_made_of_real_cases_where_there_are_some(subject) -> None:
+    probe = subject("small-2d")
+    alone = Masked(probe).calibration()["image"]
+    assert len(alone) == 1 + 2 * CALIBRATION  # the image, and its masked copies with either fill
+    assert torch.equal(alone[:1], probe.inputs["image"])
+    cohort = torch.rand(30, 1, 24, 30, generator=torch.Generator().manual_seed(5)) + 10
+    scene = replace(probe.scene, background={"image": cohort})
+    found = Masked(Probe(probe.model, probe.inputs, ClassScore(1), scene=scene)).calibration()["image"]
+    assert found.shape == (2 * COHORT, 1, 24, 30)
+    whole, masked = found.split(COHORT)
+    assert all(any(torch.equal(x, y) for y in cohort) for x in whole)
+    assert len({float(x.sum()) for x in whole}) == COHORT
+    shown = (masked == whole).flatten(1).float().mean(1)
+    assert bool(((shown > 0) & (shown < 0.5)).all())  # soft masks: little is shown as it is
+
+
+def test_an_engine_is_built_anew_when_a_cohort_is_at_hand(subject) -> None:
+    probe, count = subject("small-2d"), []
+
+    def build(sample):
+        count.append(len(sample.calibration()["image"]))
+        return Copy(model=sample.model)
+
+    scene = replace(probe.scene, background={"image": torch.rand(3, 1, 24, 30)})
+    more = Probe(probe.model, probe.inputs, ClassScore(1), scene=scene)
+    for given in (probe, more, more):
+        choose_engine(given, ["planted"], offers=(offer(build),))
+    assert count == [1 + 2 * CALIBRATION, 6]
 
 
 def test_every_engine_of_this_machine_is_measured_on_a_trained_network(subject, package) -> None:

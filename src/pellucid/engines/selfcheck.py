@@ -16,7 +16,9 @@ from pellucid.core.model import Inputs
 from pellucid.core.probe import Probe
 
 MASKS = 16
-CALIBRATION = 8
+CALIBRATION = 8  # masks that an engine is calibrated with
+COHORT = 24  # images at most
+_BYTES = 2**28  # of images to calibrate with, where they are large
 FORWARDS = MASKS + 1 + 14  # of one check with its timing, for a batch of one
 _CELLS = 7  # along each axis of a mask
 _MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
@@ -74,7 +76,7 @@ class EngineReport:
 
 
 class Masked:
-    """Versions of a probe's batch with random blobs hidden: 16 to compare on, 8 more to calibrate with.
+    """Versions of a probe's batch with random blobs hidden: 16 to compare on, others to calibrate with.
 
     Args:
         probe: with its first infill and its seed.
@@ -93,9 +95,28 @@ class Masked:
         return self.stream.masked(self._fine(chosen))
 
     def calibration(self) -> Inputs:
-        """Versions that are not compared on, and the unperturbed image, which every effect begins at."""
-        masked = self.stream.masked(self._fine(self.coarse[MASKS:]))
-        return {name: torch.cat([x, masked[name]]) for name, x in self.probe.inputs.items()}
+        """Inputs as they will come, for what must know their range: whole images, and each as many times masked.
+
+        Of the scene's background, where there is one; else of the batch, hidden by each of its fills. Masks are others
+        than those that are compared on.
+        """
+        background = self.probe.scene.background
+        if background is None:
+            return self._own()
+        count = len(next(iter(background.values())))
+        each = sum(x[:1].numel() * x.element_size() for x in background.values())
+        most = min(count, COHORT, max(CALIBRATION, _BYTES // each))
+        chosen = torch.linspace(0, count - 1, most).round().long()
+        items = {name: x[chosen] for name, x in background.items()}
+        cohort = Probe(self.probe.model, items, self.probe.targets, scene=self.probe.scene)
+        drawn = self.coarse[MASKS:][torch.arange(len(chosen)) % CALIBRATION]
+        masked = Stream(cohort).masked(self._fine(drawn).transpose(0, 1))
+        return {name: torch.cat([x, masked[name]]) for name, x in cohort.inputs.items()}
+
+    def _own(self) -> Inputs:
+        fills = self.probe.scene.infills[:2]
+        parts = [Stream(self.stream.probe, fill).masked(self._fine(self.coarse[MASKS:])) for fill in fills]
+        return {name: torch.cat([x, *(part[name] for part in parts)]) for name, x in self.probe.inputs.items()}
 
     def _fine(self, coarse: Tensor) -> Tensor:
         return F.interpolate(coarse, size=self.shape, mode=_MODES[len(self.shape)], align_corners=False)
