@@ -1,4 +1,5 @@
-"""RISE after Petsiuk et al. (2018), section 3: smooth random masks, and the mean score while a voxel is shown.
+"""RISE after Petsiuk et al. (2018), section 3: smooth random masks, and the mean score while a voxel is shown, less the
+mean score.
 
 A mask is a grid of zeros and ones, one cell apart, moved by its own shift and interpolated linearly.
 """
@@ -26,5 +27,5 @@ def rise(score, x, fill, masks, estimator="ratio", variance=None):
         f = float(score(mask * x + (1 - mask) * fill)[0])
         total, shown, both = total + f, shown + mask, both + f * mask
     if estimator == "ratio":
-        return both / shown
+        return both / shown - total / n
     return (both / n - total / n * shown / n) / variance

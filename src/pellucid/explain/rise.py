@@ -1,4 +1,4 @@
-"""RISE: what the score is, on average, when a voxel happens to be shown."""
+"""RISE: how much higher the score is, on average, when a voxel happens to be shown."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -28,11 +28,11 @@ _ROUND = 16  # pairs of masks of each stream between two looks at the reliabilit
 
 @dataclass(frozen=True)
 class RISE(Explainer):
-    """What the score is on average while a voxel is shown and others are hidden at random.
+    """How much higher the score is on average while a voxel is shown and others are hidden at random.
 
-    Soft random masks hide parts of the image; ``ratio`` is ``sum f m_i / sum m_i``, a score: read it against the mean
-    score, not against 0. ``slope`` is ``Cov(f, m_i) / Var(m_i)``, how much showing the voxel adds. The map is blurred
-    to about a cell, and masked images look like none the model was trained on.
+    Soft random masks hide parts of the image; ``ratio`` is ``sum f m_i / sum m_i - mean f``: the published map less the
+    mean score, which would drown it. ``slope`` is ``Cov(f, m_i) / Var(m_i)``, how much showing the voxel adds. The map
+    is blurred to about a cell, and masked images look like none the model was trained on.
 
     Returns:
         Attribution in the target's unit, with the standard error of each value from four independent streams.
@@ -41,9 +41,9 @@ class RISE(Explainer):
         BadOption: a number of masks that four streams cannot share, or a share or cell out of range.
 
     Source:
-        petsiuk2018rise. Deviations: divided by what each voxel was shown, not by its mean over masks; Sobol masks, each
-        with its opposite; a linear control variate; frequencies on which the streams disagree weigh less; stops when
-        the map is reliable.
+        petsiuk2018rise. Deviations: divided by what each voxel was shown, not by its mean over masks; less the mean
+        score; Sobol masks, each with its opposite; a linear control variate; frequencies on which the streams disagree
+        weigh less; stops when the map is reliable.
 
     Example:
         >>> import torch
@@ -64,7 +64,8 @@ class RISE(Explainer):
     ] = None
     shown: Annotated[float, "share of the nodes that is shown, between 0 and 1"] = 0.5
     estimator: Annotated[
-        Literal["ratio", "slope"], "ratio: mean score while the voxel is shown; slope: what showing it adds"
+        Literal["ratio", "slope"],
+        "ratio: mean score while the voxel is shown, less the mean score; slope: what showing it adds",
     ] = "ratio"
     reduce_variance: Annotated[
         bool, "correct by a linear fit to the masks' block means; weigh down frequencies on which the streams disagree"
@@ -73,9 +74,9 @@ class RISE(Explainer):
 
     card: ClassVar[Card] = Card(
         family=Family.PERTURBATION,
-        shows="the mean score while a voxel is shown and others are hidden at random",
-        caution="0 is not neutral: compare with the mean score; blurred to a cell; masked images look like no image",
-        equation=r"\frac{\sum_k S(x \odot m_k)\, m_{k,i}}{\sum_k m_{k,i}}",
+        shows="how much higher the mean score is while a voxel is shown and others are hidden at random",
+        caution="chance where the stated reliability is low; blurred to a cell; masked images look like no image",
+        equation=r"\frac{\sum_k S(x \odot m_k)\, m_{k,i}}{\sum_k m_{k,i}} - \frac{1}{N}\sum_k S(x \odot m_k)",
         source="petsiuk2018rise",
         cost_note="one forward per mask and fill, fewer where the map is reliable before",
         asks=frozenset({Ask.OUTPUT}),
@@ -158,7 +159,9 @@ class RISE(Explainer):
             left -= count
 
     def _said(self, found: "_Found") -> Iterator[str]:
-        """How reliable the map is, and after how many masks, of the worst item."""
+        """The mean score that was taken off; how reliable the map is, and after how many masks, of the worst item."""
+        if self.estimator == "ratio":
+            yield f"mean score of the masked images, taken off: {', '.join(f'{m:.3g}' for m in found.mean.tolist())}"
         low, most = float(found.reliability.min()), int(found.masks.max())
         if self.reliability is None or low >= self.reliability:
             yield f"reliability {low:.2f} after {most} masks (of four independent parts, Spearman-Brown)"
@@ -175,6 +178,7 @@ class _Found:
     def __init__(self, batch: int) -> None:
         self.reliability, self.masks = torch.zeros(batch), torch.zeros(batch, dtype=torch.long)
         self.settled = torch.zeros(batch, dtype=torch.bool)
+        self.mean = torch.zeros(batch)
         self.value = self.error = torch.zeros(0)
         self.effects: list[Tensor] = []
 
@@ -184,13 +188,14 @@ class _Found:
         reliability = reliability_of(parts.effect).cpu()
         if method.reduce_variance:
             whole = replace(whole, effect=weighed(whole.effect[0], parts.effect, tally.family.cell)[None])
-        value, error = whole.values[0], parts.values.std(0) / STREAMS**0.5
+        value, error = whole.effect[0], parts.effect.std(0) / STREAMS**0.5
         fresh = [value[:, None], error[:, None], *(e[:, None] for e in tally.by_fill(method.estimator))]
         kept = [self.value, self.error, *self.effects] if self.value.numel() else fresh
         keep = self.settled.view(-1, *(1,) * (value.ndim)).to(value.device)
         self.value, self.error, *self.effects = (torch.where(keep, k, f) for k, f in zip(kept, fresh, strict=True))
         self.reliability = torch.where(self.settled, self.reliability, reliability)
         self.masks = torch.where(self.settled, self.masks, tally.masks)
+        self.mean = torch.where(self.settled, self.mean, whole.mean[0].cpu())
         if method.reliability is not None:
             self.settled |= self.reliability >= method.reliability
 

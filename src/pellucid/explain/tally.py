@@ -22,19 +22,10 @@ class Estimate:
     Args:
         mean: of the scores.
         effect: what showing a voxel adds to the score (``slope``), or to the mean while it is shown (``ratio``).
-        estimator: which of both.
     """
 
     mean: Float[Tensor, "stream batch"]
     effect: Float[Tensor, "stream batch *space"]
-    estimator: Estimator
-
-    @property
-    def values(self) -> Float[Tensor, "stream batch *space"]:
-        """The map: of effects, or of mean scores."""
-        if self.estimator == "slope":
-            return self.effect
-        return self.effect + self.mean.view(*self.mean.shape, *(1,) * (self.effect.ndim - 2))
 
 
 class Tally:
@@ -113,7 +104,7 @@ class Tally:
             effect -= by_chance
             mean = mean - shift
         effect /= shown[:, None] if estimator == "ratio" else self.family.variance
-        return Estimate(self.origin + mean, effect.view(*effect.shape[:2], *self.family.shape), estimator)
+        return Estimate(self.origin + mean, effect.view(*effect.shape[:2], *self.family.shape))
 
     def by_fill(self, estimator: Estimator) -> list[Tensor]:
         """The effect with each of two fills, uncorrected, "batch *space"; empty where there is one fill."""
