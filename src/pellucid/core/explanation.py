@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pellucid.core.errors import UnknownName
 from pellucid.core.image import Image
+from pellucid.core.ledger import Ledger
 from pellucid.core.prepare import Prepared
 
 _NO_DIFFERENCE = 1e-6  # below it the reference scores as the image does, and a share of nothing is not asked
@@ -50,6 +51,7 @@ class Attribution(Answer):
         cell: edge of the smallest region the map can speak of, in voxels of the primary input, per axis.
         error: standard error of each value, shaped as ``maps``, where the method draws samples; None: it draws none.
         difference: per item, what the values of all inputs promise to sum to; None: the method promises no sum.
+        ledger: where what did not reach the input stayed; None: the method keeps none.
 
     Example:
         >>> import torch
@@ -65,6 +67,7 @@ class Attribution(Answer):
     cell: tuple[float, ...] = ()
     error: Mapping[str, Tensor] | None = None
     difference: Float[Tensor, " batch"] | None = None
+    ledger: Ledger | None = None
 
     @property
     def kind(self) -> str:

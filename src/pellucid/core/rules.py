@@ -42,8 +42,10 @@ Rules = Table | Rulebook
 def called(model: Callable[[Mapping[str, Tensor]], Tensor], module: nn.Module, x: Any, rules: Rules | None) -> Tensor:
     """The model's output at the named inputs ``x``, with operations replaced by the rules."""
     if isinstance(rules, Rulebook):
+        given = rules.begin(x)
         with _Places(module) as places, _Booked(rules, places):
-            return rules.finish(model(rules.begin(x)))
+            output = model(given)
+        return rules.finish(output)
     if not rules:
         return model(x)
     with _Replaced(rules):
