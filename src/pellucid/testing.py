@@ -7,6 +7,7 @@ Example:
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -19,9 +20,11 @@ from pellucid.core.explainer import CohortExplainer, Explainer
 from pellucid.core.explanation import Attribution
 from pellucid.core.metric import Metric
 from pellucid.core.model import Model, OutputSpec
+from pellucid.core.perwindow import answered
 from pellucid.core.prepare import InputSpec
 from pellucid.core.probe import Probe, Scene
 from pellucid.core.target import ClassScore, RegionScore, Target
+from pellucid.core.windows import SlidingWindows
 
 _SIDE = {2: 16, 3: 12}
 _CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -108,7 +111,7 @@ def unchanged(module: nn.Module) -> Iterator[None]:
         _require(torch.equal(generator, torch.get_rng_state()), "the global random state was moved")
 
 
-def check_explainer(explainer: Explainer, rank: int, task: Task) -> None:
+def check_explainer(explainer: Explainer, rank: int, task: Task, windows: SlidingWindows | None = None) -> None:
     """Run the contract on one method.
 
     Shape, finiteness, sign, cost as declared, the model untouched (also after an exception), an item alone equal to
@@ -119,14 +122,21 @@ def check_explainer(explainer: Explainer, rank: int, task: Task) -> None:
         explainer: an instance.
         rank: 2 or 3.
         task: that the card declares.
+        windows: that the network predicts by; None: the image goes in whole.
 
     Raises:
         DeclarationError: what is broken.
     """
     try:
-        _check_on(explainer, rank, *small_model(rank, task))
+        _check_on(explainer, rank, *_predicting(windows, *small_model(rank, task)))
     except CannotDo:
-        _check_on(explainer, rank, *small_model(rank, task, cells=1))
+        _check_on(explainer, rank, *_predicting(windows, *small_model(rank, task, cells=1)))
+
+
+def _predicting(
+    windows: SlidingWindows | None, model: Model, x: Tensor, target: Target
+) -> tuple[Model, Tensor, Target]:
+    return replace(model, inference=windows), x, target
 
 
 def _check_on(explainer: Explainer, rank: int, model: Model, x: Tensor, target: Target) -> None:
@@ -139,11 +149,11 @@ def _check_on(explainer: Explainer, rank: int, model: Model, x: Tensor, target: 
     model.layers(inputs) if model.can.hooks else None
     with unchanged(model.module):
         probe = opened(x)
-        answer = explainer(probe)
+        answer = answered(explainer, probe)
         before = halting.left
-        again = explainer(opened(x))
+        again = answered(explainer, opened(x))
         calls = before - halting.left
-        alone = explainer(opened(x[:1]))
+        alone = answered(explainer, opened(x[:1]))
     declared = explainer.cost(probe) * probe.batch
     own = probe.spent.own
     enough = own.forwards <= declared.forwards and own.backwards <= declared.backwards
@@ -183,7 +193,7 @@ def _check_after_failure(explainer: Explainer, halting: _Halting, probe: Probe, 
     with unchanged(halting):
         halting.left = calls - 1
         try:
-            explainer(probe)
+            answered(explainer, probe)
         except RuntimeError as error:
             _require("planted failure" in str(error), f"the module's error was replaced by {error}")
         else:

@@ -1,8 +1,9 @@
 """Streams of changed inputs to scores or gradients: never all of them in memory, as many at once as fit."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import islice
+from typing import Any
 
 import psutil
 import torch
@@ -48,6 +49,8 @@ class Stream:
     @cached_property
     def fill(self) -> Mapping[str, Tensor]:
         """What stands at each voxel of each input when it is hidden."""
+        if self.probe.scene.fills is not None:
+            return self.probe.scene.fills(self.infill)
         grids = {name: self.probe.scene.grids.get(name) for name in self.probe.inputs}
         spacing = {
             name: grid.spacing if grid else (1.0,) * (self.probe.inputs[name].ndim - 2) for name, grid in grids.items()
@@ -80,19 +83,37 @@ class Stream:
         Raises:
             BadOption: not even one version fits into memory.
         """
-        waiting: list[Tensor] = []
-        source = iter(keeps)
+        yield from self._in_chunks(keeps, lambda some: self.probe.score(self.masked(torch.stack(some))))
+
+    def _in_chunks(self, items: Iterable[Any], score: Callable[[list[Any]], Tensor]) -> Iterator[Tensor]:
+        waiting: list[Any] = []
+        source = iter(items)
         while True:
             waiting.extend(islice(source, max(0, self.chunk - len(waiting))))
             if not waiting:
                 return
             try:
-                done = self.probe.score(self.masked(torch.stack(waiting[: self.chunk])))
+                done = score(waiting[: self.chunk])
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 self._shrink(error)
                 continue
             yield from done.view(-1, self.probe.batch)
             del waiting[: self.chunk]
+
+    def placed(self, inputs: Iterable[Mapping[str, Tensor]]) -> Iterator[Float[Tensor, " batch"]]:
+        """The target's value at each of some inputs, in order; inputs are drawn as they are needed.
+
+        Args:
+            inputs: each one version of the batch: every input, shaped as the probe's.
+
+        Raises:
+            BadOption: not even one version fits into memory.
+        """
+
+        def score(points: list[Mapping[str, Tensor]]) -> Tensor:
+            return self.probe.score({n: torch.cat([p[n] for p in points]) for n in self.probe.inputs})
+
+        yield from self._in_chunks(inputs, score)
 
     def gradients(self, points: Iterable[Mapping[str, Tensor]]) -> Iterator[Mapping[str, Tensor]]:
         """The target's gradient at each point, by input name, in order; points are drawn as they are needed.

@@ -92,7 +92,7 @@ class ClassScore(Target):
             name = " ".join(dict.fromkeys(_name(int(i), labels) for i in chosen))
             only = int(chosen[0]) if len(set(chosen.tolist())) == 1 else None
             return BoundTarget(
-                name, lambda o, c=chosen: o.gather(1, _tiled(c, len(o)).view(-1, 1)).squeeze(1), unit, only
+                name, lambda o, c=chosen: o.gather(1, tiled(c, len(o)).view(-1, 1)).squeeze(1), unit, only
             )
         index = find_label(self.label, labels, output.shape[1])
         return BoundTarget(_name(index, labels), lambda o: o[:, index], unit, index)
@@ -170,8 +170,8 @@ class RegionScore(Target):
         count = mask.flatten(1).sum(1)
 
         def score(o: Tensor) -> Tensor:
-            tiled = _tiled(mask, len(o)).to(o)
-            return (o[:, channel] * tiled).flatten(1).sum(1) / _tiled(count, len(o)).to(o)
+            inside = tiled(mask, len(o)).to(o)
+            return (o[:, channel] * inside).flatten(1).sum(1) / tiled(count, len(o)).to(o)
 
         bound = BoundTarget(f"{name} {self._where()}", score, spec.unit, 0 if single else index)
         if self.scale == "head":
@@ -278,6 +278,6 @@ def _name(index: int, labels: Sequence[str]) -> str:
     return labels[index] if index < len(labels) else f"class {index}"
 
 
-def _tiled(x: Tensor, count: int) -> Tensor:
+def tiled(x: Tensor, count: int) -> Tensor:
     """Item-wise values repeated for a stream that holds ``count // batch`` versions of the batch, batch innermost."""
     return x if len(x) == count else x.repeat(count // len(x), *(1,) * (x.ndim - 1))

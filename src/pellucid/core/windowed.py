@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pellucid.core.card import Ask, Cost
@@ -124,18 +123,17 @@ class _Run:
 
     def backward(self, leaves: Inputs, cotangents: Mapping[int, Tensor]) -> tuple[dict[int, dict[str, Tensor]], int]:
         """Gradients of each aim by input, and the number of windows that were run for them."""
-        with torch.enable_grad():
-            padded = {k: self.layout.pad(v) for k, v in leaves.items()}
-        wanted = {k: v for k, v in padded.items() if v.requires_grad}
+        plain = {k: self.layout.pad(v.detach()) for k, v in leaves.items()}
+        wanted = [k for k, v in leaves.items() if v.requires_grad]
         if not wanted:
             raise CannotDo("the inputs are integers, which have no gradient", "use a perturbation method (Occlusion)")
-        plain = {k: v.detach() for k, v in padded.items()}
-        sums = {i: {k: torch.zeros_like(v) for k, v in wanted.items()} for i in cotangents}
+        sums = {i: {k: torch.zeros_like(plain[k]) for k in wanted} for i in cotangents}
         passes = 0
         for start, shares in shared(self.layout, cotangents):
             passes += 1
             self._through(self.layout.part(plain, start), start, shares, sums)
-        return {i: self._unpadded(leaves, wanted, of) for i, of in sums.items()}, passes
+        fold = self.layout.fold
+        return {i: {k: fold(g) if g.ndim > 2 else g for k, g in of.items()} for i, of in sums.items()}, passes
 
     def _through(
         self, part: Inputs, start: Start, shares: Mapping[int, Tensor], sums: Mapping[int, Mapping[str, Tensor]]
@@ -160,17 +158,6 @@ class _Run:
                     if g is not None:
                         (sums[i][k][at] if g.ndim > 2 else sums[i][k]).add_(g)
 
-    def _unpadded(self, leaves: Inputs, padded: Inputs, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Gradients to the inputs out of those to the padded ones."""
-        if self.layout.padded == self.layout.space:
-            return dict(sums)
-        names = list(padded)
-        pairs = [(padded[k], leaves[k], sums[k]) for k in names]
-        return {
-            k: g if x is y else torch.autograd.grad(y, x, g, retain_graph=True)[0]
-            for k, (y, x, g) in zip(names, pairs, strict=True)
-        }
-
 
 def shared(layout: Layout, cotangents: Mapping[int, Tensor]) -> Iterator[tuple[Start, dict[int, Tensor]]]:
     """Windows with the share that each has in the targets' gradients; those that have none are left out.
@@ -181,8 +168,7 @@ def shared(layout: Layout, cotangents: Mapping[int, Tensor]) -> Iterator[tuple[S
     """
     weight = layout.weight(next(iter(cotangents.values())).device)
     total = layout.total(weight)
-    sides = [side for margin in reversed(layout.margins) for side in margin]
-    wide = {i: F.pad(c, sides) for i, c in cotangents.items()}
+    wide = {i: layout.widen(c) for i, c in cotangents.items()}
     for start in layout.starts:
         at = layout.at(start)
         shares = {i: c[at] * weight / total[at] for i, c in wide.items() if bool(c[at].any())}

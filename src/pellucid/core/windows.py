@@ -175,6 +175,19 @@ class Layout:
             )
         return F.pad(x, sides, mode=self.windows.padding)
 
+    def widen(self, x: Tensor) -> Tensor:
+        """An image with zeros as margins."""
+        sides = [side for margin in reversed(self.margins) for side in margin]
+        return F.pad(x, sides) if any(sides) else x
+
+    def fold(self, x: Tensor) -> Tensor:
+        """An image whose margins are added to the voxels they are copies of: the adjoint of padding."""
+        if self.padded == self.space:
+            return x
+        with torch.inference_mode(False), torch.enable_grad():
+            image = x.new_zeros(*x.shape[:2], *self.space).requires_grad_()
+            return torch.autograd.grad(self.pad(image), image, x)[0]
+
     def unpad(self, x: Tensor) -> Tensor:
         """An image without its margins."""
         cuts = (slice(before, before + n) for (before, _), n in zip(self.margins, self.space, strict=True))
