@@ -167,6 +167,8 @@ def test_reliability_is_that_of_spearman_and_brown():
     true = float(torch.corrcoef(torch.stack([maps.mean(0)[0], signal[0, 0]]))[0, 1])
     assert true**2 == pytest.approx(reliability, abs=0.03)
     assert float(reliability_of(torch.ones(4, 1, 9))) == 1
+    lucky = torch.stack([signal, signal, -signal, torch.randn(1, 1, 4000, generator=generator)])
+    assert float(reliability_of(lucky)) == 0  # two that agree are no evidence where two do not
     assert float(reliability_of(torch.randn(4, 1, 9999, generator=generator))) < 0.1
 
 

@@ -203,15 +203,20 @@ class _Found:
 def reliability_of(maps: Float[Tensor, "stream batch *space"]) -> Float[Tensor, " batch"]:
     """Of the mean of the streams' maps, after Spearman and Brown: from how well the streams agree with each other.
 
-    ``k r / (1 + (k - 1) r)``, r being the mean correlation of two streams. It is about the square of the mean's
-    correlation with the map of endless masks. Maps that are flat in every stream agree: 1.
+    ``k r / (1 + (k - 1) r)``, r being the mean correlation of two streams less its standard error (jackknife: few masks
+    agree by luck). It is about the square of the mean's correlation with the map of endless masks. Maps that are flat
+    in every stream agree: 1.
     """
     flat = maps.flatten(2).transpose(0, 1)
     apart = flat - flat.mean(-1, keepdim=True)
     length = apart.norm(dim=-1, keepdim=True)
     apart = apart / torch.where(length > 0, length, torch.ones_like(length))
     count = len(maps)
-    between = ((apart @ apart.mT).sum((1, 2)) - (apart**2).sum((1, 2))) / (count * (count - 1))
-    between = between.clamp_min(0)
+    pairs = apart @ apart.mT
+    pairs = pairs - torch.diag_embed(pairs.diagonal(dim1=1, dim2=2))
+    whole = pairs.sum((1, 2))
+    without = (whole[:, None] - 2 * pairs.sum(2)) / ((count - 1) * (count - 2))  # without each stream in turn
+    luck = ((count - 1) * without.var(1, correction=0)).sqrt()
+    between = (whole / (count * (count - 1)) - luck).clamp_min(0)
     reliability = count * between / (1 + (count - 1) * between)
     return torch.where((length == 0).all(1)[:, 0], torch.ones_like(reliability), reliability)
