@@ -47,7 +47,7 @@ def test_a_copy_without_a_plant_holds(copy: Path) -> None:
         ("explain/cam.py", "from pellucid.metrics import faithfulness"),
         ("explain/cam.py", "import pydicom"),
         ("io/__init__.py", "import pellucid.show.palette"),
-        ("metrics/faithfulness.py", "import pellucid.workbench"),
+        ("metrics/faithfulness/curves.py", "import pellucid.workbench"),
         ("workbench/__init__.py", "import pellucid.cli"),
         ("attic.py", "import pellucid.core.grid"),
     ],

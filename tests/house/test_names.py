@@ -37,7 +37,7 @@ def test_explain_stays_a_function_when_its_room_is_imported() -> None:
 
 
 def test_all_modules_import(modules: dict[str, ModuleType]) -> None:
-    assert {"pellucid.core.probe", "pellucid.explain.cam", "pellucid.metrics.faithfulness"} <= set(modules)
+    assert {"pellucid.core.probe", "pellucid.explain.cam", "pellucid.metrics.faithfulness.curves"} <= set(modules)
 
 
 def test_the_first_methods_and_metrics_are_there(declared: dict[str, type[Declared]]) -> None:

@@ -18,7 +18,7 @@ from pellucid.explain.cam import GradCAM
 from pellucid.explain.gradient import InputXGradient, Saliency
 from pellucid.explain.occlusion import Occlusion
 from pellucid.explain.path import IntegratedGradients
-from pellucid.metrics.faithfulness import DeletionAUC, InsertionAUC
+from pellucid.metrics.faithfulness.curves import DeletionAUC, InsertionAUC
 from pellucid.metrics.localization import Dice, HitRate, IoU
 from pellucid.metrics.randomization import ModelParameterRandomization
 

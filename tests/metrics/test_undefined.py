@@ -8,7 +8,7 @@ from pellucid.core.explanation import Answer
 from pellucid.core.probe import Probe
 from pellucid.core.target import ClassScore
 from pellucid.explain.gradient import Saliency
-from pellucid.metrics.faithfulness import DeletionAUC, InsertionAUC
+from pellucid.metrics.faithfulness.curves import DeletionAUC, InsertionAUC
 from pellucid.metrics.localization import Dice, HitRate, IoU
 from pellucid.metrics.randomization import ModelParameterRandomization
 

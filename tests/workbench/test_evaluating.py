@@ -41,7 +41,10 @@ def test_every_metric_of_every_map(classifier, make_case) -> None:
         for m in ("InputXGradient", "GradCAM")
         for n, r in (("HitRate", "lesion"), ("IoU", "lesion"), ("DeletionAUC", None))
     ]
-    assert said[0] == "HitRate of InputXGradient"
+    # by map and fill: 3 points of the map and of 2 random orders, and the image with everything hidden, once
+    assert said[0] == "3 metrics of 2 maps: at most 40 forwards, 0 backwards"
+    assert said[1:3] == ["metrics of InputXGradient", "HitRate of InputXGradient"]
+    assert panel.probes[0].spent.own.forwards == 2 * (10 + 3)  # the second map's random orders are the first's
     assert scored[0].value == 1.0  # the lesion is all there is to see
     assert scored[1].value > 0.8
     assert json.loads(json.dumps(scored[1].plain()))["value"] == pytest.approx(scored[1].value)

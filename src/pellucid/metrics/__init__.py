@@ -1,1 +1,1 @@
-"""Metrics, one property a file."""
+"""Metrics, one property a file or package."""

@@ -4,9 +4,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from pellucid.core.card import Cost
 from pellucid.core.case import Case
 from pellucid.core.errors import PellucidError
+from pellucid.core.explainer import Explainer
+from pellucid.core.explanation import Explanation
 from pellucid.core.metric import Metric, Score
+from pellucid.core.probe import Probe
+from pellucid.core.sweep import Sweep, SweptMetric
 from pellucid.workbench.explaining import Panel, Progress
 
 _TRUTH = ("planted", "expert", "atlas", "drawn")
@@ -79,27 +84,73 @@ def truth_region(case: Case) -> str | None:
 def score_panel(
     panel: Panel, case: Case, metrics: Sequence[Metric], progress: Progress | None = None
 ) -> tuple[Scored, ...]:
-    """Every metric of every explanation.
+    """Every metric of every explanation; what several metrics ask of the model is asked once.
 
     Args:
         panel: of the case.
         case: with its regions.
         metrics: at least one.
-        progress: called with "metric of method" before each.
+        progress: called with how many forwards there will be, then with each method before it is scored.
     """
-    region = truth_region(case)
+    region, told = truth_region(case), progress or _silent
+    benches = [
+        _Bench(explanation, explainer, probe, region, metrics)
+        for explanation, explainer, probe in zip(panel.explanations, panel.made_by, panel.probes, strict=True)
+    ]
+    cost = sum((bench.cost for bench in benches), Cost())
+    told(f"{len(metrics)} metrics of {len(benches)} maps: at most {cost.forwards} forwards, {cost.backwards} backwards")
     out: list[Scored] = []
-    for explanation, explainer, probe in zip(panel.explanations, panel.made_by, panel.probes, strict=True):
-        mask = probe.scene.regions[region] if region is not None else None
-        for metric in metrics:
-            if progress is not None:
-                progress(f"{metric.name} of {explainer.name}")
-            try:
-                score = metric(probe, explanation.answer, explainer, mask)
-            except PellucidError as error:
-                score = Score.undefined(metric, probe.batch, error.problem)
-            if probe.engine is not None:
-                score = replace(score, settings={**score.settings, "engine": probe.engine.name})
-            used = region if metric.card.needs_region else None
-            out.append(Scored(explainer.name, probe.target.name, metric, score, used))
+    for bench in benches:
+        told(f"metrics of {bench.explainer.name}")
+        out += bench.scored(told)
     return tuple(out)
+
+
+class _Bench:
+    """One explanation with all its metrics: those that ask in a sweep together, the others one by one."""
+
+    def __init__(
+        self,
+        explanation: Explanation,
+        explainer: Explainer,
+        probe: Probe,
+        region: str | None,
+        metrics: Sequence[Metric],
+    ) -> None:
+        self.explainer, self._probe, self._region, self._metrics = explainer, probe, region, metrics
+        self._answer = explanation.answer
+        self._mask = probe.scene.regions[region] if region is not None else None
+        swept = [m for m in metrics if isinstance(m, SweptMetric)]
+        given = probe, self._answer, explainer, self._mask
+        self._swept, self._sweep = swept, Sweep(probe, explainer, [m.asking(*given) for m in swept])
+
+    @property
+    def cost(self) -> Cost:
+        """Passes that are still to be made, at most: what metrics share is counted once."""
+        alone = [m for m in self._metrics if not isinstance(m, SweptMetric)]
+        each = sum((m.cost(self._probe, self.explainer) for m in alone), self._sweep.cost)
+        return each * self._probe.batch
+
+    def scored(self, told: Progress) -> list[Scored]:
+        """The scores, in the order of the metrics."""
+        found: dict[Metric, Score | PellucidError] = dict(zip(self._swept, self._sweep.run(), strict=True))
+        for metric in self._metrics:
+            if metric not in found:
+                told(f"{metric.name} of {self.explainer.name}")
+                try:
+                    found[metric] = metric(self._probe, self._answer, self.explainer, self._mask)
+                except PellucidError as error:
+                    found[metric] = error
+        return [self._one(metric, found[metric]) for metric in self._metrics]
+
+    def _one(self, metric: Metric, found: Score | PellucidError) -> Scored:
+        probe = self._probe
+        score = found if isinstance(found, Score) else Score.undefined(metric, probe.batch, found.problem)
+        if probe.engine is not None:
+            score = replace(score, settings={**score.settings, "engine": probe.engine.name})
+        region = self._region if metric.card.needs_region else None
+        return Scored(self.explainer.name, probe.target.name, metric, score, region)
+
+
+def _silent(_words: str) -> None:
+    """Nobody listens."""

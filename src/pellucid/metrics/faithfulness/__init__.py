@@ -1,0 +1,1 @@
+"""Faithfulness: whether what a map ranks high is what the model uses."""

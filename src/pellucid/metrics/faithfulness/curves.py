@@ -1,0 +1,195 @@
+"""Whether the voxels a map ranks high are those the model uses."""
+
+from abc import ABC
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Annotated, ClassVar
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from pellucid.core.card import Ask, Cost, MetricCard, Property
+from pellucid.core.errors import BadOption
+from pellucid.core.explainer import Explainer
+from pellucid.core.explanation import Answer
+from pellucid.core.grid import Grid
+from pellucid.core.infill import Infill
+from pellucid.core.metric import Score
+from pellucid.core.probe import Probe
+from pellucid.core.sweep import Asking, Hidden, SweptMetric
+from pellucid.core.units import Units, blocks, voxels
+from pellucid.metrics.maps import NO_MAP, blank_reasons, on_grid, ranked
+
+
+@dataclass(frozen=True)
+class _Curve(SweptMetric, ABC, abstract=""):
+    """A curve of the score while voxels are hidden (or shown) in the order of the map, most relevant first."""
+
+    steps: Annotated[int, "points of the curve after the first"] = 20
+    block: Annotated[float | None, "edge of the units in the grid's unit (mm, or px); None: single voxels"] = None
+    infill: Annotated[Infill | None, "what hidden voxels show; None: the modality's two, the first is the value"] = None
+    random_orders: Annotated[int, "curves in random order, as the reference"] = 2
+
+    def __post_init__(self) -> None:
+        if self.steps < 2 or self.random_orders < 0:
+            raise BadOption(
+                f"expected at least 2 steps and no negative count of orders, got {self.steps} and {self.random_orders}",
+                "20 steps and 2 orders are the defaults",
+            )
+
+    def cost(self, probe: Probe, explainer: Explainer) -> Cost:
+        """See ``Metric``; the unperturbed end of each curve is the shared pass."""
+        return Cost(self.steps * (1 + self.random_orders) * len(self._fills(probe)))
+
+    def _fills(self, probe: Probe) -> tuple[Infill, ...]:
+        return tuple(dict.fromkeys((self.infill,) if self.infill else probe.scene.infills[:2]))
+
+    def _asking(self, probe: Probe, answer: Answer, deleting: bool) -> Asking:
+        values = on_grid(answer, probe)
+        if values is None:
+            return Score.undefined(self, probe.batch, NO_MAP)
+        reasons, values = blank_reasons(values), ranked(values)
+        if all(reasons):
+            return replace(Score.undefined(self, probe.batch, ""), reasons=reasons)
+        units, whole = self._units(probe.grid), probe.baseline_score.double().cpu()[None]
+        orders = [torch.stack([units.means(v).argsort(descending=True, stable=True) for v in values])]
+        orders += self._random(units.count, probe, deleting)
+        counts = [round(point * units.count / self.steps) for point in range(self.steps + 1)]
+        inner = counts[1:] if deleting else counts[:-1]
+
+        def keeps() -> Iterator[Tensor]:
+            return chain.from_iterable(path(units, order, inner, deleting) for order in orders)
+
+        fills = self._fills(probe)
+        found = yield tuple(Hidden(keeps, fill) for fill in fills)
+        share = torch.tensor(counts, dtype=torch.float64) / units.count
+        reports = []
+        for rows in found:
+            curves = [torch.cat([whole, part] if deleting else [part, whole]) for part in rows.split(self.steps)]
+            curves[0][:, [bool(r) for r in reasons]] = torch.nan
+            reports.append(_report(curves, share, deleting))
+        area, detail = reports[0]
+        by_fill = {fill.words: one.tolist() for fill, (one, _) in zip(fills, reports, strict=True)}
+        detail |= {"share": share.tolist(), "infill": fills[0].words, "unit": probe.target.unit, "by fill": by_fill}
+        return Score(self.name, area, reasons, self.settings(), detail)
+
+    def _random(self, count: int, probe: Probe, deleting: bool) -> list[Tensor]:
+        """The same random orders for every item, so that an item alone equals the item in a batch.
+
+        Showing an order's first units hides the first of its reverse: reversed for insertion, both curves share.
+        """
+        generator = torch.Generator().manual_seed(probe.scene.seed)
+        orders = [torch.randperm(count, generator=generator) for _ in range(self.random_orders)]
+        return [(o if deleting else o.flip(0)).expand(probe.batch, -1) for o in orders]
+
+    def _units(self, grid: Grid) -> Units:
+        if self.block is None:
+            return voxels(grid.shape)
+        return blocks(grid.shape, [max(1, round(v)) for v in grid.voxels(self.block)])
+
+
+def _report(curves: list[Tensor], share: Tensor, deleting: bool) -> tuple[Tensor, dict[str, object]]:
+    """The area under the map's curve, and what stands beside it: the random orders' areas and the lead over them."""
+    areas = [torch.trapezoid(c, share, dim=0) for c in curves]
+    detail: dict[str, object] = {"curve": curves[0].T.tolist()}
+    if len(curves) > 1:
+        random = torch.stack(areas[1:]).mean(0)
+        span = (curves[0][0] - curves[0][-1]).abs().clamp_min(1e-12)
+        lead = (random - areas[0]) if deleting else (areas[0] - random)
+        detail |= {"random": random.tolist(), "lead over random": (lead / span).tolist()}
+    return areas[0], detail
+
+
+@dataclass(frozen=True)
+class DeletionAUC(_Curve):
+    """Area under the score while the most relevant voxels are hidden first; a faithful map makes it fall fast.
+
+    ``trapezoid of S(x with the top t hidden) over t in [0, 1]``, both endpoints, stable order. Compare maps of the same
+    case only; ``lead over random`` in the detail is (random - this) / |S(x) - S(fill)|, above 0 better than chance.
+
+    Returns:
+        Score in the target's unit; lower is better. Undefined for a constant map.
+
+    Source:
+        petsiuk2018rise. Score in logits, not softmax, so that a saturated output does not hide the fall.
+
+    Example:
+        >>> DeletionAUC(steps=10).settings()["random_orders"]
+        2
+    """
+
+    card: ClassVar[MetricCard] = MetricCard(
+        measures=Property.FAITHFULNESS,
+        shows="how fast the score falls when the map's top voxels are hidden first",
+        caution="hidden voxels may leave the data's distribution; depends on the fill, which is named",
+        equation=r"\int_0^1 S\big(x_{\mathrm{top}\,t \to \mathrm{fill}}\big)\,\mathrm{d}t",
+        source="petsiuk2018rise",
+        cost_note="one forward per step, for the map and for each random order",
+        direction="lower",
+        unit="target's unit",
+        interval="any",
+        asks=frozenset({Ask.OUTPUT}),
+        stochastic=True,
+    )
+
+    def asking(
+        self, probe: Probe, answer: Answer, explainer: Explainer, region: Bool[Tensor, "*space"] | None
+    ) -> Asking:
+        """See ``SweptMetric``."""
+        return self._asking(probe, answer, deleting=True)
+
+
+@dataclass(frozen=True)
+class InsertionAUC(_Curve):
+    """Area under the score while the most relevant voxels are shown first; a faithful map makes it rise fast.
+
+    ``trapezoid of S(fill with the top t shown) over t in [0, 1]``, both endpoints, stable order. Compare maps of the
+    same case only; ``lead over random`` in the detail is (this - random) / |S(x) - S(fill)|.
+
+    Returns:
+        Score in the target's unit; higher is better. Undefined for a constant map.
+
+    Source:
+        petsiuk2018rise. Score in logits.
+
+    Example:
+        >>> InsertionAUC(steps=10, random_orders=0).settings()["steps"]
+        10
+    """
+
+    card: ClassVar[MetricCard] = MetricCard(
+        measures=Property.FAITHFULNESS,
+        shows="how fast the score rises when the map's top voxels are shown first",
+        caution="starts from an image no scanner made; depends on the fill, which is named",
+        equation=r"\int_0^1 S\big(\mathrm{fill}_{\mathrm{top}\,t \to x}\big)\,\mathrm{d}t",
+        source="petsiuk2018rise",
+        cost_note="one forward per step, for the map and for each random order",
+        direction="higher",
+        unit="target's unit",
+        interval="any",
+        asks=frozenset({Ask.OUTPUT}),
+        stochastic=True,
+    )
+
+    def asking(
+        self, probe: Probe, answer: Answer, explainer: Explainer, region: Bool[Tensor, "*space"] | None
+    ) -> Asking:
+        """See ``SweptMetric``."""
+        return self._asking(probe, answer, deleting=False)
+
+
+def path(units: Units, order: Tensor, counts: Sequence[int], deleting: bool) -> Iterator[Tensor]:
+    """Masks with the first ``counts`` units of an order hidden (or shown alone): "batch *space".
+
+    Args:
+        units: of the image.
+        order: "batch unit", most relevant first.
+        counts: how many units, for each mask.
+        deleting: hide them, or hide all but them.
+    """
+    ranks = torch.empty_like(order).scatter_(1, order, torch.arange(units.count).expand_as(order).contiguous())
+    place = torch.stack([r[units.labels] for r in ranks])
+    for count in counts:
+        yield (place >= count if deleting else place < count).float()
