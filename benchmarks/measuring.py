@@ -28,6 +28,10 @@ PACKAGES = ("pellucid", "torch", "monai", "numpy", "scipy", "captum", "grad-cam"
 Side = Callable[[], object]
 
 
+class CannotMeasure(RuntimeError):
+    """Something that a benchmark needs is not on this machine."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """How one benchmark was started.
@@ -37,12 +41,14 @@ class Setting:
         rounds: what rounds are multiplied with; never fewer than ``LEAST_ROUNDS`` are taken.
         strict: whether an unmet bar is an exit status.
         out: folder for the JSON; None: only printed.
+        light: fewer images and methods, where a benchmark takes many minutes.
     """
 
     device: str = "cpu"
     rounds: float = 1.0
     strict: bool = False
     out: Path | None = None
+    light: bool = False
 
     @property
     def clock(self) -> str:
@@ -253,7 +259,8 @@ def run(name: str, measure: Callable[[Setting], dict[str, Any]]) -> int:
 
     Args:
         name: of the benchmark and its file.
-        measure: gives ``bars`` (as ``at_most`` and its kin make them) among what it likes to tell.
+        measure: gives ``bars`` (as ``at_most`` and its kin make them) among what it likes to tell; where it raises
+            ``CannotMeasure``, that is told instead, and no file is written.
     """
     if any(os.environ.get(key) != value for key, value in ONE_THREAD.items()):
         # numerical libraries read these when they are loaded, and that has happened
@@ -261,10 +268,14 @@ def run(name: str, measure: Callable[[Setting], dict[str, Any]]) -> int:
     setting = _asked()
     torch.set_num_threads(1)
     with _silenced():
-        result = {"benchmark": name, "surroundings": surroundings(setting)} | measure(setting)
-    if setting.out is not None:
+        try:
+            found = measure(setting)
+        except CannotMeasure as absent:
+            found = {"absent": str(absent), "bars": []}
+    result = {"benchmark": name, "surroundings": surroundings(setting)} | found
+    if setting.out is not None and "absent" not in found:
         setting.out.mkdir(parents=True, exist_ok=True)
-        suffix = "" if setting.device == "cpu" else f"_{setting.device}"
+        suffix = ("" if setting.device == "cpu" else f"_{setting.device}") + ("_light" if setting.light else "")
         whole = setting.out / f"{name}{suffix}.json.part"
         whole.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         whole.replace(whole.with_suffix(""))
@@ -278,5 +289,6 @@ def _asked() -> Setting:
     parser.add_argument("--rounds", type=float, default=1.0, help="multiple of the usual rounds; never under 7")
     parser.add_argument("--strict", action="store_true", help="exit status 1 when a bar is not met")
     parser.add_argument("--out", type=Path, help="folder to write NAME.json to")
+    parser.add_argument("--light", action="store_true", help="fewer images and methods; writes NAME_light.json")
     given = parser.parse_args()
-    return Setting(given.device, given.rounds, given.strict, given.out)
+    return Setting(given.device, given.rounds, given.strict, given.out, given.light)

@@ -1,4 +1,4 @@
-"""A fresh process that makes one map and tells how much memory that took; ``paths.py`` starts it.
+"""A fresh process that makes one map and tells how much memory that took; ``paths.py`` and ``loops.py`` start it.
 
 Memory that an allocator keeps would hide the second of two measurements in one process.
 """
@@ -20,13 +20,25 @@ from torch import nn
 from pellucid.core.explainer import Explainer
 from pellucid.core.infill import Constant
 from pellucid.explain.expected import ExpectedGradients
+from pellucid.explain.lime import LIME
 from pellucid.explain.noise import SmoothGrad
+from pellucid.explain.occlusion import Occlusion
+from pellucid.explain.owen import PartitionSHAP
 from pellucid.explain.path import IntegratedGradients
+from pellucid.explain.rise import RISE
+from pellucid.explain.shapley import KernelSHAP
 
 METHODS: dict[str, Callable[[int], Explainer]] = {
     "IntegratedGradients": lambda samples: IntegratedGradients(steps=samples),
     "SmoothGrad": lambda samples: SmoothGrad(samples=samples),
     "ExpectedGradients": lambda samples: ExpectedGradients(samples=samples),
+}
+PERTURBING: dict[str, Callable[[int], Explainer]] = {
+    "RISE": lambda samples: RISE(samples, None),
+    "KernelSHAP": lambda samples: KernelSHAP("grid:3", samples),
+    "LIME": lambda samples: LIME(samples=samples, players="grid:3"),
+    "Occlusion": lambda samples: Occlusion(64 / round(samples ** (1 / 3)), 64 / round(samples ** (1 / 3))),
+    "PartitionSHAP": lambda samples: PartitionSHAP("grid:4", samples),
 }
 
 
@@ -49,11 +61,12 @@ def _block(channels: int, wider: int) -> nn.Module:
 
 
 def side(name: str, samples: int, edge: int, device: str) -> Callable[[], object]:
-    """What is measured: ``captum`` or ``pellucid`` (integrated gradients in 2-D), or one of ``METHODS`` in 3-D."""
-    if name in METHODS:
+    """What is measured: ``captum`` or ``pellucid`` (integrated gradients in 2-D), or a method by name in 3-D."""
+    by_name = METHODS | PERTURBING
+    if name in by_name:
         volume = small_volume(edge, device)
         model, label = volume.model, volume.label
-        return lambda: explained(model, volume.image, [METHODS[name](samples)], label)
+        return lambda: explained(model, volume.image, [by_name[name](samples)], label)
     image = densenet((edge, edge), device)
     model, label = image.model, image.label
     if name == "captum":

@@ -12,20 +12,24 @@ from measuring import ONE_THREAD
 from rich.console import Console
 from rich.table import Table
 
-BENCHMARKS = ("single", "panel", "paths", "fullgrad", "engines")
+BENCHMARKS = ("single", "panel", "paths", "fullgrad", "engines", "loops")
+LONG = ("engines", "loops")  # light, unless the whole is asked for
 
 
 def main(arguments: list[str]) -> int:
     """Pass the arguments on; the table goes to standard error, the JSON to standard output.
 
     Args:
-        arguments: of the scripts, such as ``--device cuda``, ``--strict``, ``--out benchmarks/results``.
+        arguments: of the scripts, such as ``--device cuda``, ``--strict``, ``--out benchmarks/results``; ``--whole``:
+            what takes more than half an hour is not cut short.
     """
     here = Path(__file__).resolve().parent
     results: dict[str, Any] = {}
-    failed = False
+    failed, whole = False, "--whole" in arguments
+    arguments = [a for a in arguments if a != "--whole"]
     for name in BENCHMARKS:
         command = [sys.executable, str(here / f"{name}.py"), *arguments]
+        command += ["--light"] if name in LONG and not whole else []
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=os.environ | ONE_THREAD)
         failed |= done.returncode != 0
         last = done.stdout.strip().splitlines()[-1:]
@@ -41,6 +45,8 @@ def tabled(results: Mapping[str, Any]) -> Table:
     for name, result in results.items():
         if "exit" in result:
             table.add_row(name, "did not run", f"exit status {result['exit']}", "", "NO")
+        if "absent" in result:
+            table.add_row(name, "not measured", result["absent"], "", "-")
         for bar in result["bars"]:
             interval = "" if bar["interval"] is None else "{:.3g} to {:.3g}".format(*bar["interval"])
             measured = bar["measured"]
