@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from pellucid.core.card import Task, shared_cost
+from pellucid.core.card import Family, Task, shared_cost
 from pellucid.core.cohort import Cohort, blocks_of
 from pellucid.core.errors import BadOption, CannotDo, DeclarationError
 from pellucid.core.explainer import CohortExplainer, Explainer
@@ -46,13 +46,41 @@ class _Halting(nn.Module):
         return self.inner(x)
 
 
-def small_model(rank: int, task: Task, cells: int = 2) -> tuple[Model, Tensor, Target]:
+class _Attentive(nn.Module):
+    """Patches of 4 voxels, a gate over channels, a gate over places, and one transformer layer."""
+
+    def __init__(self, rank: int, task: Task, count: int) -> None:
+        super().__init__()
+        conv: Any = _CONV[rank]
+        self.embed = conv(2, 8, 4, 4)
+        self.channel = nn.Sequential(nn.Linear(8, 4), nn.ReLU(inplace=True), nn.Linear(4, 8), nn.Sigmoid())
+        self.place = nn.Sequential(conv(8, 1, 1), nn.Sigmoid())
+        self.token = nn.Parameter(torch.randn(1, 1, 8))
+        self.mix = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.5, batch_first=True)
+        self.head = nn.Linear(8, count)
+        self.voxels = task == "segmentation"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores of classes, or of voxels."""
+        size = x.shape[2:]
+        x = self.embed(x)
+        x = x * self.channel(x.flatten(2).mean(2)).view(*x.shape[:2], *(1,) * (x.ndim - 2))
+        x = x * self.place(x)
+        tokens = torch.cat([self.token.expand(len(x), -1, -1), x.flatten(2).transpose(1, 2)], 1)
+        tokens = self.head(self.mix(tokens))
+        if not self.voxels:
+            return tokens[:, 0]
+        return nn.functional.interpolate(tokens[:, 1:].transpose(1, 2).unflatten(2, x.shape[2:]), size)
+
+
+def small_model(rank: int, task: Task, cells: int = 2, attentive: bool = False) -> tuple[Model, Tensor, Target]:
     """A seeded network with in-place ReLU, batch norm and dropout, in training mode, with two items and a target.
 
     Args:
         rank: 2 or 3.
         task: of the model.
         cells: per axis, that a classifier's linear layer reads; 1 is a global mean.
+        attentive: one with gates, a class token and attention instead.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -67,11 +95,12 @@ def small_model(rank: int, task: Task, cells: int = 2) -> tuple[Model, Tensor, T
         else:
             pool: Any = _POOL[rank]
             head = nn.Sequential(pool(cells), nn.Flatten(), nn.Dropout(0.5), nn.Linear(6 * cells**rank, count))
+        network = _Attentive(rank, task, count) if attentive else nn.Sequential(body, head)
         x = torch.randn(2, 2, *(_SIDE[rank],) * rank)
     output = OutputSpec(
         task, (), "none" if task == "regression" else "softmax", "mm" if task == "regression" else "logit"
     )
-    model = Model(_Halting(nn.Sequential(body, head)).train(), (InputSpec(rank=rank, channels=2, order="rgb"),), output)
+    model = Model(_Halting(network).train(), (InputSpec(rank=rank, channels=2, order="rgb"),), output)
     target: Target = RegionScore(1, "box") if task == "segmentation" else ClassScore(0 if task == "regression" else 1)
     return model, x, target
 
@@ -116,7 +145,7 @@ def check_explainer(explainer: Explainer, rank: int, task: Task, windows: Slidin
 
     Shape, finiteness, sign, cost as declared, the model untouched (also after an exception), an item alone equal to
     the item in a batch, the same answer for the same seed. A method that refuses the network's head (``CannotDo``)
-    owes all this for a head that pools.
+    owes all this for a head that pools; one of attention, for a network that has it.
 
     Args:
         explainer: an instance.
@@ -127,6 +156,9 @@ def check_explainer(explainer: Explainer, rank: int, task: Task, windows: Slidin
     Raises:
         DeclarationError: what is broken.
     """
+    if explainer.card.family is Family.ATTENTION:
+        _check_on(explainer, rank, *_predicting(windows, *small_model(rank, task, attentive=True)))
+        return
     try:
         _check_on(explainer, rank, *_predicting(windows, *small_model(rank, task)))
     except CannotDo:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pellucid.core.card import Family
 from pellucid.demo.cases import MODELS
 from pellucid.io.archive import load_explanation
 from pellucid.workbench.registry import explainers
@@ -33,7 +34,9 @@ LISTED = [word for text in FEWER for word in ("--method", text)]
 
 
 def declared(task: str) -> set[str]:
-    return {name for name, cls in explainers().items() if task in cls.card.tasks}
+    """Methods for the task; those that read attention are refused on a network that has none."""
+    cards = {name: cls.card for name, cls in explainers().items()}
+    return {name for name, card in cards.items() if task in card.tasks and card.family is not Family.ATTENTION}
 
 
 def marked(path: Path, folder: Path) -> Path:

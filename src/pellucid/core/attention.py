@@ -5,6 +5,7 @@ feeds a product; and ``nn.MultiheadAttention``, whose returned weights are off t
 """
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -49,7 +50,18 @@ def scaled_dot_product(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """``F.scaled_dot_product_attention`` with its weights written out; arguments as there."""
+    """``F.scaled_dot_product_attention`` with its weights written out.
+
+    Args:
+        query: "*batch head query channel".
+        key: "*batch head key channel".
+        value: as ``key``.
+        attn_mask: true where attended, or what is added to the logits.
+        dropout_p: share of the weights that is dropped.
+        is_causal: whether no query attends to a later key.
+        scale: of the logits; None: one over the root of the channels.
+        enable_gqa: whether several heads of ``query`` share one of ``key``.
+    """
     if enable_gqa:
         times = query.shape[-3] // key.shape[-3]
         key, value = key.repeat_interleave(times, -3), value.repeat_interleave(times, -3)
@@ -63,11 +75,8 @@ def scaled_dot_product(
     return (F.dropout(weights, dropout_p) if dropout_p else weights) @ value
 
 
-def multi_head(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-    """``F.multi_head_attention_forward`` with weights on the graph; arguments as there."""
-    bound = inspect.signature(F.multi_head_attention_forward).bind(*args, **kwargs)
-    bound.apply_defaults()
-    given = bound.arguments
+def multi_head(given: Mapping[str, Any]) -> tuple[Tensor, Tensor | None]:
+    """``F.multi_head_attention_forward`` with weights on the graph; its arguments by name."""
     batched = given["query"].dim() == 3
     q, k, v = (_projected(given, n, batched) for n in range(3))
     mask = _mask(given, q, k)
@@ -83,7 +92,7 @@ def multi_head(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
     return (out if batched else out[:, 0]), told
 
 
-def _projected(given: dict[str, Any], index: int, batched: bool) -> Tensor:
+def _projected(given: Mapping[str, Any], index: int, batched: bool) -> Tensor:
     """Query, key or value (0, 1, 2) as "batch head token channel"."""
     x = given[("query", "key", "value")[index]]
     x = x if batched else x.unsqueeze(1)
@@ -101,7 +110,7 @@ def _projected(given: dict[str, Any], index: int, batched: bool) -> Tensor:
     return x.unflatten(2, (heads, width // heads)).permute(1, 2, 0, 3)
 
 
-def _mask(given: dict[str, Any], q: Tensor, k: Tensor) -> Tensor | None:
+def _mask(given: Mapping[str, Any], q: Tensor, k: Tensor) -> Tensor | None:
     """What is added to the logits: "batch head token token" or what broadcasts to it."""
     like, more = plain(q), k.shape[2] - given["key"].shape[0]  # tokens that the module itself appends
     both: list[Tensor] = []
@@ -160,7 +169,7 @@ def product_of(name: str, args: Sequence[Any], kind: type[Tensor]) -> Product | 
     return Product(a, b.permute(axes), tuple(out.index(i) for i in (*lead, query, *channel)))
 
 
-class Doors(TorchFunctionMode):
+class Doors(TorchFunctionMode, ABC):
     """Bring every way of computing attention to one: a softmax over keys, times the values."""
 
     mark: type[Tensor] = Weights
@@ -169,9 +178,14 @@ class Doors(TorchFunctionMode):
         """Hand over the calls that matter; all others pass."""
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if name in ("scaled_dot_product_attention", "multi_head_attention_forward"):
-            with self:  # inside, this mode is off
-                return (scaled_dot_product if name.startswith("scaled") else multi_head)(*args, **kwargs)
+        if name == "scaled_dot_product_attention":
+            with self:  # here the mode is off
+                return scaled_dot_product(*args, **kwargs)
+        if name == "multi_head_attention_forward":
+            bound = inspect.signature(F.multi_head_attention_forward).bind(*args, **kwargs)
+            bound.apply_defaults()
+            with self:
+                return multi_head(bound.arguments)
         found = product_of(name, args, self.mark)
         if found is not None:
             return self.multiply(found, func, args, kwargs)
@@ -190,9 +204,9 @@ class Doors(TorchFunctionMode):
         out = func(*args, **kwargs)
         return out if name in CARRIES else _unmarked(out)
 
+    @abstractmethod
     def multiply(self, found: Product, func: Any, args: Any, kwargs: Any) -> Any:
         """The product of weights and values."""
-        raise NotImplementedError
 
 
 def _unmarked(out: Any) -> Any:

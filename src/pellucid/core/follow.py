@@ -37,8 +37,11 @@ class Place(Tensor):
     """The coordinate of every value; NaN: it lies nowhere in the image (a class token); infinite: it only fills up."""
 
 
-class _Weighing(Place):
+class Weighing(Tensor):
     """The place of each query, carried by its attention weights."""
+
+
+_PLACES = (Place, Weighing)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +55,7 @@ class Seen:
 class Follow(Doors):
     """Replace every operation by what it does to coordinates."""
 
-    mark = _Weighing
+    mark = Weighing
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,9 +64,9 @@ class Follow(Doors):
     def soften(self, func: Any, args: Any, kwargs: Any) -> Any:
         """The rows keep their places."""
         out = super().soften(func, args, kwargs)
-        if isinstance(args[0], Place):
+        if isinstance(args[0], _PLACES):
             return args[0].as_subclass(type(out))
-        return torch.full_like(plain(out), torch.nan).as_subclass(type(out)) if isinstance(out, _Weighing) else out
+        return torch.full_like(plain(out), torch.nan).as_subclass(type(out)) if isinstance(out, Weighing) else out
 
     def multiply(self, found: Product, func: Any, args: Any, kwargs: Any) -> Any:
         """Note the tokens of an attention; the result lies where its queries do."""
@@ -84,14 +87,17 @@ class Follow(Doors):
 
     def other(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         """Any other call, by its kind."""
-        places = [a for a in _flat((args, kwargs)) if isinstance(a, Place)]
+        places = [a for a in _flat((args, kwargs)) if isinstance(a, _PLACES)]
         if not places:
             return func(*args, **kwargs)
         if name in _FRESH:
             return plain(func(*args, **kwargs))
+        weighing = isinstance(places[0], Weighing)
+        args = _unmixed(args) if any(isinstance(p, Weighing) for p in places) else args
+        places = [p.as_subclass(Place) for p in places]
         out = self._moved(name, func, args, kwargs, places)
-        weighing = isinstance(places[0], _Weighing) and isinstance(out, Tensor) and name in CARRIES
-        return out.as_subclass(_Weighing) if weighing else _marked(out)
+        weighing = weighing and isinstance(out, Tensor) and name in CARRIES
+        return out.as_subclass(Weighing) if weighing else _marked(out)
 
     @staticmethod
     def _moved(name: str, func: Any, args: Any, kwargs: Any, places: list[Place]) -> Any:
@@ -118,6 +124,13 @@ def _marked(out: Any) -> Any:
     if isinstance(out, tuple | list) and any(isinstance(o, Tensor) for o in out):
         return type(out)(_marked(o) for o in out) if type(out) in (tuple, list) else tuple(_marked(o) for o in out)
     return out
+
+
+def _unmixed(x: Any) -> Any:
+    """One class of places: torch does not mix two."""
+    if isinstance(x, Weighing):
+        return x.as_subclass(Place)
+    return type(x)(_unmixed(part) for part in x) if type(x) in (tuple, list) else x
 
 
 def _flat(x: Any) -> list[Any]:
