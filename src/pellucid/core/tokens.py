@@ -83,6 +83,10 @@ def attention_of(model: Model, inputs: Inputs) -> tuple[Attention | None, ...]:
         CannotDo: the model has no attention over tokens, or does not show it.
     """
     model.check(inputs)
+    if model.inference is not None:  # what the network sees at once: the first window
+        layout = model.inference.of(inputs)
+        first = layout.part({k: layout.pad(v) for k, v in inputs.items()}, layout.starts[0])
+        return attention_of(model.window, first)
     if not model.can.rules or model.can.batch is not None:
         why = model.can.why.get("rules", "its format hides it")
         raise CannotDo(f"this model does not show its attention: {why}", "load the model as a Python module")
