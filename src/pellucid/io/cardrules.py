@@ -87,7 +87,8 @@ def check_rules(card: "ModelCard", raw: Mapping[str, Any]) -> None:
     Raises:
         BadCard: naming the first faults.
     """
-    faults = [*_not_numbers(raw, ()), *_model(card), *_all_inputs(card), *_output(card), *_limits(card), *_proof(card)]
+    checks = (_model, _all_inputs, _output, _windows, _limits, _proof)
+    faults = [*_not_numbers(raw, ()), *(fault for check in checks for fault in check(card))]
     if faults:
         more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
         text = "; ".join(f"{key}: {problem}" for key, problem, _ in faults[:_SHOWN])
@@ -195,6 +196,19 @@ def _output(card: "ModelCard") -> Iterator[_Fault]:
                 f"no such label among {list(labels)}",
                 "use a name of output.labels",
             )
+
+
+def _windows(card: "ModelCard") -> Iterator[_Fault]:
+    windows = card.inference
+    if windows is None:
+        return
+    if card.model.task != "segmentation":
+        problem = f"sliding windows blend outputs voxel by voxel, and this is a {card.model.task}"
+        yield "inference", problem, "remove the table [inference]"
+    ranks = sorted({s.rank for s in card.inputs if s.rank})
+    if ranks != [len(windows.size)]:
+        problem = f"expected one length for each axis of the inputs (rank {ranks}), got {list(windows.size)}"
+        yield "inference.size", problem, "write the window the network was trained on"
 
 
 def _limits(card: "ModelCard") -> Iterator[_Fault]:

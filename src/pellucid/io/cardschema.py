@@ -10,6 +10,7 @@ from pellucid.core.card import Task
 from pellucid.core.image import Modality
 from pellucid.core.model import OutputSpec
 from pellucid.core.prepare import InputSpec
+from pellucid.core.windows import SlidingWindows
 
 NOT_STATED = "not stated"
 Span = tuple[float, float]
@@ -212,6 +213,7 @@ class ModelCard:
         model: identity and construction.
         inputs: in the order of the network's arguments.
         output: what comes out.
+        inference: sliding windows, where an image does not go in whole.
         applies_to: images it may be used on.
         golden: inputs with known outputs.
         facts: use, data, owner.
@@ -223,6 +225,7 @@ class ModelCard:
     model: ModelEntry
     inputs: tuple[InputSpec, ...]
     output: OutputEntry
+    inference: SlidingWindows | None = None
     applies_to: AppliesTo = field(default_factory=AppliesTo)
     golden: tuple[Golden, ...] = ()
     facts: Facts = field(default_factory=Facts)
@@ -250,6 +253,7 @@ TABLES: dict[tuple[str, ...], type] = {
     ("model",): ModelEntry,
     ("inputs",): InputSpec,
     ("output",): OutputEntry,
+    ("inference",): SlidingWindows,
     ("applies_to",): AppliesTo,
     ("golden",): Golden,
     ("golden", "at"): GoldenPoint,

@@ -256,7 +256,8 @@ def _put_together(
         else Identity(f"{form} without a card", "", weights, "")
     )
     layer = card.model.layer if card is not None else None
-    model = Model(parts.module, parts.inputs, parts.output, identity, parts.can, layer, parts.call)
+    windows = card.inference if card is not None else None
+    model = Model(parts.module, parts.inputs, parts.output, identity, parts.can, layer, parts.call, windows)
     references, doubts = read_references(folder, weights)
     _check_labels(model, parts.channels)
     return LoadedModel(model, card, references, folder, form, parts.trust, (*parts.notes, *doubts))

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from monai.inferers.inferer import SlidingWindowInferer
 
 from pellucid.core.errors import BadCard, MissingExtra, ModelError, Untrusted, WeightsMismatch
 from pellucid.core.image import Modality
+from pellucid.core.windows import SlidingWindows
 from pellucid.io.modelform import Form
 from pellucid.io.models import load_model
 
@@ -176,6 +178,42 @@ def test_what_the_metadata_leaves_open_is_said(bundle: Maker) -> None:
     for said in ("slides a window of 96x96x96", "names 0 of 2", "softmax is assumed", "how images are prepared"):
         assert any(said in note for note in loaded.notes), said
     assert loaded.model.output.labels == ("class 0", "class 1")
+
+
+INFERER = {"_target_": "SlidingWindowInferer", "roi_size": "@patch", "sw_batch_size": 4, "overlap": 0.5}
+
+
+def test_sliding_windows_are_repeated(bundle: Maker) -> None:
+    layout = json.loads(json.dumps(METADATA))
+    layout["network_data_format"]["inputs"]["image"] |= {"spatial_shape": [96, 96, 96], "is_patch_data": True}
+    inferer = {**INFERER, "mode": "gaussian", "padding_mode": "replicate"}
+    loaded = load_model(bundle(metadata=layout, patch=[16, 16, 8], inferer=inferer))
+    assert loaded.model.inference == SlidingWindows((16, 16, 8), 0.5, "gaussian", 0.125, "replicate")
+    assert not any("window" in note for note in loaded.notes)
+    assert loaded.model.inputs[0].multiple == 1  # windows are cut from any size
+    x = torch.randn(1, 1, 20, 18, 13, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        theirs = SlidingWindowInferer((16, 16, 8), 4, 0.5, "gaussian", padding_mode="replicate")(x, loaded.model.module)
+        assert torch.allclose(loaded.model({"image": x}), theirs, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"roi_size": [16, -1, 16]}, "are not plain: left out"),
+        ({"roi_size": "$@patch[0]"}, "are not plain: left out"),
+        ({"overlap": 1.5}, "left out: expected an overlap"),
+        ({"mode": "triangle"}, "triangle) are not plain"),
+    ],
+)
+def test_sliding_windows_that_cannot_be_repeated_are_said(bundle: Maker, changes: dict[str, Any], said: str) -> None:
+    loaded = load_model(bundle(patch=[16, 16, 16], inferer={**INFERER, **changes}))
+    assert loaded.model.inference is None
+    assert any(said in note for note in loaded.notes)
+
+
+def test_a_simple_inferer_takes_the_image_whole(bundle: Maker) -> None:
+    assert load_model(bundle(inferer={"_target_": "SimpleInferer"})).model.inference is None
 
 
 def test_a_bundle_with_a_card_of_its_own(bundle: Maker, write_card: Maker) -> None:

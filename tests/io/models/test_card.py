@@ -9,6 +9,7 @@ import torch
 from pellucid.core.errors import BadCard
 from pellucid.core.grid import Calibration, Grid
 from pellucid.core.image import Image, Modality
+from pellucid.core.windows import SlidingWindows
 from pellucid.io.modelcard import check_applicability, parse_card, read_card
 
 Text = Callable[..., str]
@@ -44,7 +45,38 @@ def test_everything_a_card_can_say(card_text: Text) -> None:
     assert card.facts.last_change == "2025-11-01"
 
 
+def test_sliding_windows(card_text: Text) -> None:
+    windows = {"size": [8, 6], "overlap": 0.5, "blend": "constant", "padding": "reflect"}
+    card = parse_card(card_text(model__task="segmentation", inference=windows))
+    assert card.inference == SlidingWindows((8, 6), 0.5, "constant", 0.125, "reflect")
+    assert parse_card(card_text()).inference is None
+    uneven = parse_card(card_text(model__task="segmentation", inference={"size": [8, 6], "overlap": [0.5, 0.25]}))
+    assert uneven.inference == SlidingWindows((8, 6), (0.5, 0.25))
+
+
+WINDOWS = {"model__task": "segmentation"}
 FAULTS = {
+    "windows of a classifier": ({"inference": {"size": [8, 8]}}, "this is a classification", "[inference]"),
+    "windows of another rank": (
+        {**WINDOWS, "inference": {"size": [8, 8, 8]}},
+        "inference.size: expected one length for each axis",
+        "trained on",
+    ),
+    "windows that overlap wholly": (
+        {**WINDOWS, "inference": {"size": [8, 8], "overlap": 1.0}},
+        "expected an overlap from 0 to below 1",
+        "0.25 and 0.5 are usual",
+    ),
+    "windows without a size": (
+        {**WINDOWS, "inference": {"overlap": 0.5}},
+        "inference.size is missing",
+        "inference.size",
+    ),
+    "windows misspelled": (
+        {**WINDOWS, "inference": {"size": [8, 8], "overlapp": 0.5}},
+        "unknown key inference.overlapp",
+        "write 'overlap'",
+    ),
     "missing key": ({"model__version": None}, "key model.version is missing", "add model.version"),
     "missing digest": ({"model__sha256": None}, "key model.sha256 is missing", "sha256sum"),
     "misspelled key": ({"model__licence": "MIT"}, "unknown key model.licence", "write 'license'"),

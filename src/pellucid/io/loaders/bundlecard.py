@@ -12,6 +12,7 @@ from pellucid.core.image import Modality
 from pellucid.core.prepare import InputSpec
 from pellucid.io.cardschema import NOT_STATED, AppliesTo, Facts, ModelCard, ModelEntry, OutputEntry
 from pellucid.io.loaders.bundleconfig import plain
+from pellucid.io.loaders.bundlewindows import bundle_windows
 
 _MODALITIES = {
     "ct": Modality.CT,
@@ -61,11 +62,12 @@ def bundle_card(metadata: _Config, inference: _Config, weights: str, sha256: str
     if not isinstance(layout, Mapping) or not layout.get("inputs") or not layout.get("outputs"):
         raise BadCard("metadata.json: network_data_format names no inputs and outputs", "add them, or a model.toml")
     notes: list[str] = []
+    windows = bundle_windows(inference, notes)
     inputs = []
     for name, said in layout["inputs"].items():
         steps = _Steps(_declared(name, said))
         _read_transforms(steps, inference)
-        _fit_shape(steps, said)
+        _fit_shape(steps, said, windows is not None)
         inputs.append(steps.spec)
         notes += steps.notes
     output_name, said = next(iter(layout["outputs"].items()))
@@ -80,7 +82,8 @@ def bundle_card(metadata: _Config, inference: _Config, weights: str, sha256: str
         license=str(metadata.get("copyright", NOT_STATED)),
         source=str(metadata.get("authors", NOT_STATED)),
     )
-    return ModelCard(entry, tuple(inputs), output, AppliesTo(), (), _facts(metadata), ()), tuple(dict.fromkeys(notes))
+    card = ModelCard(entry, tuple(inputs), output, windows, AppliesTo(), (), _facts(metadata), ())
+    return card, tuple(dict.fromkeys(notes))
 
 
 def _facts(metadata: _Config) -> Facts:
@@ -109,8 +112,10 @@ def _declared(name: str, said: _Config) -> InputSpec:
     return InputSpec(name, len(shape), channels, "rgb" if colored else "gray")
 
 
-def _fit_shape(steps: _Steps, said: _Config) -> None:
-    """Sizes that the network takes: fixed ones, or multiples as in ``16*n``."""
+def _fit_shape(steps: _Steps, said: _Config, in_windows: bool) -> None:
+    """Sizes that the network takes: fixed ones, or multiples as in ``16*n``; windows are cut from any size."""
+    if in_windows:
+        return
     shape = said["spatial_shape"]
     numbers = [n for n in shape if isinstance(n, int)]
     if len(numbers) == len(shape) and not said.get("is_patch_data"):
