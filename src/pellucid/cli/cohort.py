@@ -1,13 +1,16 @@
 """``pellucid cohort``: what a model depends on, from many cases."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from pellucid.cli import face
-from pellucid.core.errors import PellucidError
+from pellucid.core.errors import BadOption, PellucidError
 from pellucid.core.explanation import Effects, Explanation
 from pellucid.core.infill import parse_infill
 from pellucid.io.labelmap import parse_atlas
@@ -15,10 +18,17 @@ from pellucid.io.models import load_model
 from pellucid.io.reader import iter_cases
 from pellucid.show.effects import cells, headings
 from pellucid.workbench.delivery import checked
-from pellucid.workbench.gathering import PAGE, Gathered, Wish, deliver_cohort, effects_of, explain_cohort, gather
+from pellucid.workbench.gathering import Gathered, Wish, gather
 from pellucid.workbench.registry import make_cohort_method
+from pellucid.workbench.surveying import PAGE, deliver_cohort, effects_of, explain_cohort
 
-Cases = Annotated[Path, typer.Argument(help="A folder of images, or a CSV with image, label, group, covariate:NAME.")]
+_HELP = "A folder of images (its cases.csv, where it has one), or a CSV with image, label, group, covariate:NAME."
+TABLE = "cases.csv"
+CasePath = Annotated[Path | None, typer.Argument(metavar="CASES", help=_HELP)]
+Cases = Annotated[Path | None, typer.Option("--cases", help="The same as an option.")]
+Background = Annotated[
+    Path | None, typer.Option("--background", help="Other cases, such as normal ones, that parts are taken from.")
+]
 ModelPath = Annotated[Path, typer.Option("--model", help="model.toml, TorchScript, .pt2, MONAI bundle folder or ONNX.")]
 Method = Annotated[str, typer.Option("--method", help="NAME or NAME:parameter=value,... of a method for cohorts.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the page and the numbers.")]
@@ -32,10 +42,12 @@ Override = Annotated[bool, typer.Option("--override", help="Take cases that the 
 
 
 def cohort(
-    cases: Cases,
     model: ModelPath,
     method: Method,
     out: Out,
+    case_path: CasePath = None,
+    cases: Cases = None,
+    background: Background = None,
     target: Target = None,
     region_atlas: Atlas = None,
     blocks: Blocks = 3,
@@ -47,7 +59,10 @@ def cohort(
     audit: face.AuditFile = None,
     as_json: face.Json = False,
 ) -> None:
-    """Explain what a model depends on over many cases: a page, and the numbers with their intervals."""
+    """Explain what a model depends on over many cases: a page, and the numbers with their intervals.
+
+    A run that was stopped goes on where it was when it is started again with the same --out.
+    """
     with face.reported(as_json):
         wish = Wish(
             target=target,
@@ -57,10 +72,30 @@ def cohort(
             seed=seed,
             override=override,
         )
-        _run(cases, model, method, out, wish, face.Session(device, trust_code, audit, as_json))
+        sources = _sources(case_path, cases, background)
+        _run(sources, model, method, out, wish, face.Session(device, trust_code, audit, as_json))
 
 
-def _run(cases: Path, model: Path, method: str, out: Path, wish: Wish, session: face.Session) -> None:
+@dataclass(frozen=True)
+class _Sources:
+    """Where cases and background lie."""
+
+    cases: Path
+    background: Path | None
+
+
+def _sources(argument: Path | None, option: Path | None, background: Path | None) -> _Sources:
+    given = [path for path in (argument, option) if path is not None]
+    if len(given) != 1:
+        raise BadOption(f"expected one folder or table of cases, got {len(given)}", "give CASES, or --cases CASES")
+    return _Sources(_table_in(given[0]), _table_in(background) if background else None)
+
+
+def _table_in(path: Path) -> Path:
+    return path / TABLE if (path / TABLE).is_file() else path
+
+
+def _run(sources: _Sources, model: Path, method: str, out: Path, wish: Wish, session: face.Session) -> None:
     recorder = face.recorder(session.audit)
     try:
         explainer = make_cohort_method(method)
@@ -69,10 +104,11 @@ def _run(cases: Path, model: Path, method: str, out: Path, wish: Wish, session: 
         folder = face.out_folder(out)
         recorder.configured(loaded.model, {"seed": wish.seed})
         with face.progress(session.as_json) as bar:
-            step = face.stepper(bar, bar.add_task("cases", total=None), "reading")
-            gathered = gather(iter_cases(cases), loaded, wish, step)
-            step(explainer.name)
-            explanation = explain_cohort(gathered, loaded, explainer)
+            task = bar.add_task("cases", total=None)
+            others = iter_cases(sources.background) if sources.background else ()
+            step = _counter(bar, task)
+            gathered = gather(iter_cases(sources.cases), loaded, wish, step, others, folder)
+            explanation = explain_cohort(gathered, loaded, explainer, folder, _stages(bar, task, explainer.name))
         results = deliver_cohort(explanation, gathered, folder, recorder)
     except PellucidError as error:
         recorder.failed("cohort", type(error).__name__)
@@ -84,6 +120,20 @@ def _run(cases: Path, model: Path, method: str, out: Path, wish: Wish, session: 
         face.out.print(f"look at: {folder / PAGE}", soft_wrap=True)
     if gathered.failures:
         raise typer.Exit(face.BAD_INPUT)
+
+
+def _counter(bar: Progress, task: TaskID) -> Callable[[str], None]:
+    """Says which case is read, and how many were."""
+
+    def step(name: str) -> None:
+        bar.update(task, description=f"reading {name}", advance=1)
+
+    return step
+
+
+def _stages(bar: Progress, task: TaskID, method: str) -> Callable[[str, int, int], None]:
+    """Says how many cases a stage of the method has done."""
+    return lambda stage, done, of: bar.update(task, description=f"{method}: {stage}", completed=done, total=of)
 
 
 def _show(explanation: Explanation, gathered: Gathered, effects: Effects) -> None:

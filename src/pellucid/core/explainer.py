@@ -68,6 +68,7 @@ class CohortExplainer(Declared, ABC, abstract="cohort method"):
     """A method that answers why for a model, from many cases. Final subclasses are frozen dataclasses with a card."""
 
     card: ClassVar[Card]
+    background: ClassVar[bool] = False  # whether parts may be taken from cases apart from the cohort
 
     @property
     def name(self) -> str:

@@ -39,6 +39,7 @@ class InputSpec:
         mean: subtracted last, per channel.
         std: divided by last, per channel.
         pad: what lies beyond the image: a value in network units, or ``edge``.
+        columns: of a vector, the covariates that it holds, in order; empty: the one that is named as it is.
 
     Raises:
         BadOption: a number that is not positive, or not one for each axis or channel.
@@ -66,8 +67,14 @@ class InputSpec:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     pad: float | Literal["edge"] = 0.0
+    columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.columns and (self.rank or len(self.columns) != self.channels):
+            raise BadOption(
+                f"input {self.name!r}: expected columns of a vector of {self.channels} value(s), got {self.columns}",
+                "name a covariate for each value, of an input of rank 0",
+            )
         for name, values in (("spacing", self.spacing), ("size", self.size)):
             if values is not None and (len(values) != self.rank or min(values) <= 0):
                 raise BadOption(

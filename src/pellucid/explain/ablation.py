@@ -28,7 +28,7 @@ from pellucid.explain.switching import (
     heads_of,
 )
 
-_TOGETHER = "the curve switches parts off together, the one whose fall is largest first"
+_TOGETHER = "the curve switches parts off together, one after the other in the order of the rows"
 _COVER = "what one part loses another may make up for: parts that say the same look unneeded, one at a time"
 _LEVELS_OUT = (
     "falls and rises level out over the cases where what lies behind the part is nearly linear: read the mean magnitude"
@@ -70,6 +70,7 @@ class AblationStudy(CohortExplainer):
     channels: Annotated[int | None, "so many channels, those that vary most over the cohort; None: all"] = 32
     cumulative: Annotated[bool, "also switch parts off together, in the order of their falls: a curve"] = False
 
+    background: ClassVar[bool] = True
     card: ClassVar[Card] = Card(
         family=Family.PERTURBATION,
         shows="how far the score falls over a cohort when a channel, an attention head, a block or an input is off",
@@ -92,6 +93,8 @@ class AblationStudy(CohortExplainer):
     def __call__(self, model: Model, cases: Cohort) -> Effects:
         """See ``CohortExplainer``."""
         cases.require(2, self.name)
+        if cases.background is not None and self.how == "zero":
+            raise BadOption("how=zero takes nothing from a background", "use how=mean or how=resample, or leave it out")
         drawn = permutations(cases, 1, within_groups=False)[0] if self.how == "resample" else np.arange(cases.size)
         order = [int(n) for n in drawn]
         switches, opened, said = self._switches(model, cases, order)
@@ -128,7 +131,7 @@ class AblationStudy(CohortExplainer):
     ) -> tuple[Switches, tuple[int, int], tuple[str, ...]]:
         """What is switched off, the passes it took to find it, and in words."""
         first = {name: x[0][None].to(model.device) for name, x in cases.inputs.items()}
-        instead = f"replaced by {_words(self.how)}"
+        instead = f"replaced by {_words(self.how, cases)}"
         if self.over == "inputs":
             names = tuple(cases.inputs)
             return WholeInputs(self.how, order, names), (0, 0), (f"each input as a whole, {instead}",)
@@ -202,5 +205,9 @@ def _whole_blocks(names: list[str]) -> list[str]:
     return [name for name in names[:-1] if not set(name) & set(".#[")]
 
 
-def _words(how: How) -> str:
-    return {"zero": "zero", "mean": "the mean over the cases", "resample": "that of another case"}[how]
+def _words(how: How, cases: Cohort) -> str:
+    among = "" if cases.background is None else f" of {len(next(iter(cases.background.values())))} background cases"
+    mean, other = (
+        ("the mean" + among, "that of one" + among) if among else ("the mean over the cases", "that of another")
+    )
+    return {"zero": "zero", "mean": mean, "resample": other}[how]

@@ -66,6 +66,7 @@ class PermutationImportance(CohortExplainer):
     within_groups: Annotated[bool, "exchange only between cases of one group (site, scanner)"] = False
     loss: Annotated[Loss, "log, squared, change; auto: what the reference labels allow"] = "auto"
 
+    background: ClassVar[bool] = True
     card: ClassVar[Card] = Card(
         family=Family.PERTURBATION,
         shows="how much worse a model does on a cohort when a part of its input comes from another case",

@@ -122,7 +122,10 @@ def _number(name: str, value: str) -> float:
     except ValueError:
         number = float("nan")
     if not isfinite(number):
-        raise BadOption(f"expected a finite number for covariate {name!r}, got something else", "correct the cell")
+        raise BadOption(
+            f"expected a finite number for covariate {name!r}, got something else",
+            "write a number (sex as 0 and 1), leave the cell empty, or put words such as a site into the column group",
+        )
     return number
 
 
