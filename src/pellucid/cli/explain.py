@@ -46,6 +46,10 @@ Override = Annotated[bool, typer.Option("--override", help="Explain although the
 Engine = Annotated[
     str, typer.Option("--engine", help="Of perturbed images: eager, auto, or a name as 'models engines' lists them.")
 ]
+Within = Annotated[
+    float | None,
+    typer.Option("--within", help="Seconds for the methods of one case: cheapest first, fewer samples, then left out."),
+]
 Checks = Annotated[bool, typer.Option("--checks/--no-checks", help="Run the calculation checks.")]
 
 
@@ -63,6 +67,7 @@ def explain(
     atlas: Atlas = None,
     checks: Checks = True,
     engine: Engine = "eager",
+    within: Within = None,
     device: face.Device = "cpu",
     seed: face.Seed = 0,
     trust_code: face.Trust = False,
@@ -73,6 +78,7 @@ def explain(
     with face.reported(as_json):
         request = _request(target, method, (), fill, crop, seed, precision, override)
         request = replace(request, atlas=parse_atlas(atlas) if atlas else None, checks=checks, engine=engine)
+        request = replace(request, within=within)
         _run(case, model, out, region, request, face.Session(device, trust_code, audit, as_json))
 
 
@@ -91,6 +97,7 @@ def evaluate(
     atlas: Atlas = None,
     checks: Checks = True,
     engine: Engine = "eager",
+    within: Within = None,
     device: face.Device = "cpu",
     seed: face.Seed = 0,
     trust_code: face.Trust = False,
@@ -101,6 +108,7 @@ def evaluate(
     with face.reported(as_json):
         request = _request(target, method, tuple(metric or metrics()), fill, crop, seed, precision, override)
         request = replace(request, atlas=parse_atlas(atlas) if atlas else None, checks=checks, engine=engine)
+        request = replace(request, within=within)
         _run(case, model, out, region, request, face.Session(device, trust_code, audit, as_json))
 
 
@@ -164,8 +172,10 @@ def _run_all(
     with face.progress(quiet) as bar:
         task = bar.add_task("cases", total=len(cases.cases))
         for case in cases.cases:
+            announce = None if quiet or finished else _announce  # the first case says what each will cost
             try:
-                finished.append(deliver(case, model, request, folder, recorder, face.stepper(bar, task, case.name)))
+                step = face.stepper(bar, task, case.name)
+                finished.append(deliver(case, model, request, folder, recorder, step, announce))
             except PellucidError as error:
                 recorder.failed("explain", type(error).__name__)
                 failures.append((case.name, error))
@@ -175,6 +185,10 @@ def _run_all(
     if not finished:
         raise failures[0][1]
     return finished, failures
+
+
+def _announce(words: str) -> None:
+    face.out.print(words, highlight=False)
 
 
 def _cases(path: Path, region: Path | None) -> Cases:
@@ -211,6 +225,7 @@ def summary(done: Finished) -> dict[str, object]:
         "agreement": [a.plain() for a in done.agreement],
         "differences": [d.plain() for d in done.differences],
         "skipped": [{"method": m, "reason": r} for m, r in done.panel.skipped],
+        "budget": done.budget.plain() if done.budget is not None else None,
         "scores": [s.plain() for s in done.scores],
         "checks": {
             "about": CHECKS,

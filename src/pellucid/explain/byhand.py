@@ -52,7 +52,7 @@ class AskByHand(Explainer):
     card: ClassVar[Card] = Card(
         family=Family.PERTURBATION,
         shows="how far the score falls when a region that a reader names is hidden, shown alone or mirrored",
-        caution="speaks of that region only; depends on the fill, which can look like disease; misses evidence twice",
+        caution="stands where a reader asked, so it finds nothing; depends on the fill; misses evidence told twice",
         equation=r"S(x) - S(x_{\mathrm{region} \to \mathrm{fill}})",
         source="zeiler2014visualizing",
         cost_note="one forward for each region and fill; a swap has no fill",

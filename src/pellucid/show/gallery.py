@@ -13,7 +13,7 @@ from pellucid.show.answers import Answers
 from pellucid.show.difference import Difference, draw_difference
 from pellucid.show.figure import STAGES, Sketch, Stage, draw_image, draw_sketch, scenery_of, sketch
 from pellucid.show.scenery import Framing, region_label
-from pellucid.show.sections import CaseReport, MapPanel
+from pellucid.show.sections import CaseReport, Check, MapPanel
 from pellucid.show.sheet import png
 from pellucid.show.words import TIMES, cell_words, cost_words, edges, length_unit, modality_word
 
@@ -51,6 +51,7 @@ class MapView:
         caution: what the method is bad at.
         warnings: doubts about this result.
         answers: what a reader takes from it; None: not to be told here.
+        sham: what hiding does elsewhere; None: the method hides nothing, or it was not tried.
     """
 
     title: str
@@ -62,6 +63,7 @@ class MapView:
     caution: str
     warnings: tuple[str, ...]
     answers: Answers | None = None
+    sham: Check | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +155,7 @@ def _view(panel: MapPanel, framing: Framing, show_anyway: bool, scale: float, kn
     return MapView(
         panel.title, p.target, picture, wash, one.display.notes, _rows(panel, one), panel.caution,
         tuple(w for w in dict.fromkeys((*explanation.answer.warnings, *p.warnings)) if w not in known),
-        panel.answers if one.display.shown else None,
+        panel.answers if one.display.shown else None, panel.sham,
     )  # fmt: skip
 
 

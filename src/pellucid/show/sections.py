@@ -101,6 +101,7 @@ class MapPanel:
         caution: one sentence: what the method is bad at.
         source: the paper, as text.
         answers: what a reader takes from it; None: it was not read.
+        sham: what hiding does elsewhere; None: the method hides nothing, or it was not tried.
     """
 
     explanation: Explanation
@@ -109,6 +110,7 @@ class MapPanel:
     caution: str
     source: str = ""
     answers: Answers | None = None
+    sham: Check | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from pellucid.core.probe import Probe
 from pellucid.core.space import per_item
 from pellucid.show.sections import Check
 from pellucid.workbench.explaining import Panel, Progress
+from pellucid.workbench.shamming import sham_checks
 
 _GAP = 0.05  # of the score difference
 _OFF = 0.05  # of the gradient's length
@@ -31,6 +32,9 @@ def calculation_checks(panel: Panel, progress: Progress | None = None) -> tuple[
         if isinstance(explanation.answer, Attribution):
             checks += _completeness(explanation.answer, title) + _sampling(explanation.answer, title)
     checks += [_maps(panel)]
+    if progress is not None:
+        progress("sham tests")
+    checks += sham_checks(panel)
     for probe, layers in _by_target(panel):
         if progress is not None:
             progress(f"checking the gradient of {probe.target.name}")
@@ -102,7 +106,7 @@ def _gradients(probe: Probe, layers: tuple[str, ...]) -> list[Check]:
         def replaced(steps: Tensor, layer: str = layer) -> Tensor:
             return probe.behind(layer, lambda a: a + steps.flatten(0, 1).to(a), len(steps))
 
-        if probe.model.can.batch is None and probe.model.can.edits:
+        if probe.model.can.batch is None and probe.model.can.edits and probe.model.inference is None:
             checks.append(
                 _spot(probe, f"layer {layer}", probe.activation(layer), probe.layer_gradient(layer), replaced)
             )

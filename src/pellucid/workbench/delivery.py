@@ -48,7 +48,13 @@ def checked(loaded: LoadedModel) -> Checked:
 
 
 def deliver(
-    case: Case, model: Checked, request: Request, folder: Path, recorder: Recorder, progress: Progress | None = None
+    case: Case,
+    model: Checked,
+    request: Request,
+    folder: Path,
+    recorder: Recorder,
+    progress: Progress | None = None,
+    announce: Progress | None = None,
 ) -> Finished:
     """Explain and score a case, and write its maps and its page into a folder of its own.
 
@@ -59,11 +65,12 @@ def deliver(
         folder: in which the case gets one named after it.
         recorder: of the audit events.
         progress: called with what is being done.
+        announce: called with what the methods will cost, before the first is made; None: it is not measured.
 
     Raises:
         PellucidError: nothing of the case is written then.
     """
-    done = run_case(case, model.loaded, request, recorder, progress)
+    done = run_case(case, model.loaded, request, recorder, progress, announce)
     return write_report(save_maps(done, folder / case.name), model.loaded, model.golden, folder / case.name, recorder)
 
 

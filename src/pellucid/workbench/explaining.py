@@ -14,6 +14,7 @@ from pellucid.core.errors import BadRegion, CannotDo, UnknownLayer
 from pellucid.core.explainer import Explainer, LayerExplainer
 from pellucid.core.explanation import Explanation, Prediction, Provenance, Reference
 from pellucid.core.metric import Metric
+from pellucid.core.perwindow import answered
 from pellucid.core.probe import Probe
 from pellucid.core.target import Target
 from pellucid.engines.selfcheck import EngineReport
@@ -38,6 +39,7 @@ class Manner:
             are forwards enough to repay it), or a name.
         strict: raise when a method cannot explain this model; else list it as skipped.
         metrics: that will score the maps: their forwards count too when an engine is chosen.
+        said: what must stand beside the map of a method, by method as ``spell`` writes it.
     """
 
     precision: str = "float32"
@@ -47,6 +49,7 @@ class Manner:
     strict: bool = True
     engine: str = "eager"
     metrics: tuple[Metric, ...] = ()
+    said: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +96,7 @@ def explain_case(
         PellucidError: of the model, the target or (when strict) a method.
     """
     manner = manner or Manner()
-    able, skipped = _able(opened, explainers, manner.strict)
+    able, skipped = able_methods(opened, explainers, manner.strict)
     needs = {need for e in able for need in e.needs(opened.model, opened.inputs)}
     plain = Probe(opened.model, opened.inputs, targets, needs, opened.scene, manner.precision)
     shared, engine = through_engine(plain, able, manner.engine, manner.metrics)
@@ -116,15 +119,23 @@ def explain_case(
     return Panel(tuple(explanations), tuple(explainers), tuple(probes), tuple(skipped))
 
 
-def _able(
-    opened: Opened, explainers: Sequence[Explainer], strict: bool
+def able_methods(
+    opened: Opened, explainers: Sequence[Explainer], strict: bool, unasked: Probe | None = None
 ) -> tuple[list[Explainer], list[tuple[str, str]]]:
-    """The methods that can explain this model, and why the others cannot."""
+    """The methods that can explain this model, and why the others cannot.
+
+    Args:
+        opened: the case.
+        explainers: that were asked for.
+        strict: raise at the first that cannot.
+        unasked: a probe of the case that may have made no pass; None: one is opened.
+    """
+    unasked = unasked or Probe(opened.model, opened.inputs, (), scene=opened.scene)
     able: list[Explainer] = []
     skipped: list[tuple[str, str]] = []
     for explainer in explainers:
         try:
-            _check_able(explainer, opened)
+            _check_able(explainer, opened, unasked)
         except (CannotDo, UnknownLayer, BadRegion) as error:  # BadRegion: nobody marked what the method asks about
             if strict:
                 raise
@@ -134,13 +145,12 @@ def _able(
     return able, skipped
 
 
-def _check_able(explainer: Explainer, opened: Opened) -> None:
+def _check_able(explainer: Explainer, opened: Opened, unasked: Probe) -> None:
     model, card = opened.model, explainer.card
     if model.rank not in card.space:
         raise CannotDo(f"{explainer.name} is not for {model.rank}-D images", "choose another method")
     if model.output.task not in card.tasks:
         raise CannotDo(f"{explainer.name} is not for {model.output.task}", "choose another method")
-    unasked = Probe(model, opened.inputs, (), scene=opened.scene)
     # a path method asks nothing of the shared pass, and makes backward passes of its own
     if (card.asks & GRADIENTS or explainer.cost(unasked).backwards) and not model.can.gradient:
         why = model.can.why.get("gradient", "its format hides them")
@@ -154,10 +164,11 @@ def _explain(
     prediction = predict(probe)  # makes the shared pass, so that it is not charged to the first method
     before, shared, fast = probe.spent.own, probe.spent.shared, probe.spent.engine
     started = time.perf_counter()
-    answer = explainer(probe)
+    answer = answered(explainer, probe)
     ms = 1000 * (time.perf_counter() - started)
     used = probe.spent.engine > fast
-    doubts = (*_doubts(prediction, probe), *engine_words(engine, explainer, used))
+    said = manner.said.get(spell(explainer), ())
+    doubts = (*_doubts(prediction, probe), *engine_words(engine, explainer, used), *said)
     own = (probe.spent.own.forwards - before.forwards, probe.spent.own.backwards - before.backwards)
     model, name = opened.model, probe.target.name
     prepared = opened.prepared[model.primary]

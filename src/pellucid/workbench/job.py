@@ -28,6 +28,7 @@ from pellucid.show.difference import Difference
 from pellucid.show.sections import Check
 from pellucid.workbench.agreeing import agreements
 from pellucid.workbench.answering import answer, ground
+from pellucid.workbench.budgeting import Budget, draw_up
 from pellucid.workbench.checking import calculation_checks
 from pellucid.workbench.comparing import differences
 from pellucid.workbench.evaluating import Scored, score_panel
@@ -35,6 +36,7 @@ from pellucid.workbench.explaining import Manner, Panel, Progress, explain_case
 from pellucid.workbench.opening import Opened, assume_modality, default_target, open_case, parse_target
 from pellucid.workbench.recording import Recorder
 from pellucid.workbench.registry import explainers
+from pellucid.workbench.shamming import warned
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Request:
         override: explain even where the card excludes the image; the report's first line says so.
         checks: run the calculation checks.
         engine: of the perturbed forwards: ``eager``, ``auto``, or a name.
+        within: seconds that the methods' passes of one case may take here; None: no limit.
         atlas: the reader's own regions, by which maps are read; None: thirds of the image.
     """
 
@@ -68,6 +71,7 @@ class Request:
     checks: bool = True
     atlas: LabelMap | None = None
     engine: str = "eager"
+    within: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +88,7 @@ class Finished:
         agreement: of the methods, by target.
         differences: of two targets, by method.
         checks: calculation checks; empty where they were not asked for.
+        budget: what the methods were expected to cost; None: nobody asked.
     """
 
     opened: Opened
@@ -95,6 +100,7 @@ class Finished:
     agreement: tuple[Agreement, ...] = ()
     differences: tuple[Difference, ...] = ()
     checks: tuple[Check, ...] = ()
+    budget: Budget | None = None
 
 
 def run_case(
@@ -103,6 +109,7 @@ def run_case(
     request: Request,
     recorder: Recorder | None = None,
     progress: Progress | None = None,
+    announce: Progress | None = None,
 ) -> Finished:
     """Explain and score one case.
 
@@ -112,6 +119,7 @@ def run_case(
         request: targets, methods, metrics.
         recorder: of the audit events; None: nothing is recorded.
         progress: called with what is being done.
+        announce: called with what the methods will cost, before the first is made; None: it is not measured.
 
     Raises:
         NotApplicable: the model card excludes the image and ``override`` is not set.
@@ -122,6 +130,11 @@ def run_case(
         recorder.overridden(case.name, "applicability")
     opened = open_case(case, loaded.model, request.seed, request.infills)
     on = ground(opened.image.grid, opened.prepared[loaded.model.primary], request.atlas)
+    targets, budget = _targets(opened, request), None
+    if request.within is not None or announce is not None:
+        budget = draw_up(opened, targets, _methods(request), request.within, request.precision)
+    if budget is not None and announce is not None:
+        announce(budget.words)
     manner = Manner(
         precision=request.precision,
         references=loaded.references,
@@ -130,8 +143,12 @@ def run_case(
         strict=bool(request.methods) and not request.every,
         engine=request.engine,
         metrics=request.metrics,
+        said=budget.said if budget is not None else {},
     )
-    panel = explain_case(opened, _targets(opened, request), _methods(request), manner, progress)
+    methods = budget.methods if budget is not None else _methods(request)
+    panel = explain_case(opened, targets, methods, manner, progress)
+    if budget is not None:
+        panel = replace(panel, skipped=(*panel.skipped, *budget.plan.left_out))
     if recorder is not None:
         for explanation in panel.explanations:
             recorder.created(explanation)
@@ -140,7 +157,7 @@ def run_case(
     alike = agreements(panel.explanations, answers)
     apart = differences(panel.explanations, request.atlas)
     checks = calculation_checks(panel, progress) if request.checks else ()
-    return Finished(opened, panel, scores, verdict, {}, answers, alike, apart, checks)
+    return Finished(opened, warned(panel, checks), scores, verdict, {}, answers, alike, apart, checks, budget)
 
 
 def measure_case(

@@ -18,6 +18,7 @@ from pellucid.show.sheet import png
 from pellucid.workbench.evaluating import Scored, truth_region
 from pellucid.workbench.job import Finished
 from pellucid.workbench.recording import Recorder
+from pellucid.workbench.shamming import sham_name
 
 _STATES: dict[str, State] = {"applies": "pass", "unknown": "not measured", "excluded": "fail"}
 _SAME_MAP = 0.5  # rank correlation with the randomized model's map above which the map hardly depends on the weights
@@ -68,8 +69,17 @@ def case_report(finished: Finished, loaded: LoadedModel, golden: Sequence[Golden
     """One case's results as the page takes them."""
     opened, panel = finished.opened, finished.panel
     titles = panel.titles
+    shams = {c.name: c for c in finished.checks}
     maps = tuple(
-        MapPanel(explanation, title, made.card.shows, made.card.caution, source_words(made.card), answers)
+        MapPanel(
+            explanation,
+            title,
+            made.card.shows,
+            made.card.caution,
+            source_words(made.card),
+            answers,
+            shams.get(sham_name(title)),
+        )
         for explanation, made, title, answers in zip(
             panel.explanations, panel.made_by, titles, finished.answers, strict=True
         )
