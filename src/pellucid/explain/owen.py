@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Annotated, ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 from scipy.cluster.hierarchy import linkage
 from torch import Tensor
 
@@ -20,6 +22,7 @@ from pellucid.core.probe import Probe
 from pellucid.core.units import Units
 from pellucid.explain.game import Found, Game, Strategy, fills_of
 
+_Indices = NDArray[np.int64]
 _AT_ONCE = 8  # groups split between two looks at which are the largest
 
 
@@ -52,19 +55,19 @@ def halved(centers: Float[Tensor, "player axis"]) -> Hierarchy:
     Args:
         centers: of the players, in one unit of length for all axes.
     """
-    members, parts, todo = [], [], [list(range(len(centers)))]
+    places = centers.numpy()
+    members, parts, todo = [], [], [np.arange(len(places))]
     for group in todo:
         members.append(group)
         parts.append(None)
         if len(group) == 1:
             continue
-        own = centers[group]
-        axis = int((own.amax(0) - own.amin(0)).argmax())
-        rows = own[:, axis].unique()
-        cut = rows[len(rows) // 2]
-        low = [p for p in group if float(centers[p, axis]) < cut] or group[: len(group) // 2]
+        own = places[group]
+        line = own[:, (own.max(0) - own.min(0)).argmax()]
+        rows = np.unique(line)
+        low = line < rows[len(rows) // 2] if len(rows) > 1 else np.arange(len(group)) < len(group) // 2
         parts[-1] = (len(todo), len(todo) + 1)
-        todo += [low, [p for p in group if p not in low]]
+        todo += [group[low], group[~low]]
     return _of_lists(members, parts, len(centers))
 
 
@@ -82,21 +85,23 @@ def similar(features: Float[Tensor, "player feature"]) -> Hierarchy:
     return _of_lists(groups[::-1], parts[::-1], count)
 
 
-def _of_lists(groups: Sequence[Sequence[int]], parts: Sequence[tuple[int, int] | None], count: int) -> Hierarchy:
+def _of_lists(
+    groups: Sequence[Sequence[int] | _Indices], parts: Sequence[tuple[int, int] | None], count: int
+) -> Hierarchy:
     members = torch.zeros(len(groups), count, dtype=torch.bool)
-    for row, group in zip(members, groups, strict=True):
-        row[list(group)] = True
+    for row, group in enumerate(groups):
+        members.numpy()[row, group] = True
     return Hierarchy(members, tuple(parts))
 
 
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """A group in one setting: who else is shown, and the scores without and with the group."""
+    """A group in one setting: who else is shown, and the scores without and with the group, for each fill."""
 
     number: int
-    shown: Bool[Tensor, " player"]
-    without: Float[Tensor, " fill"]
-    whole: Float[Tensor, " fill"]
+    shown: NDArray[np.bool_]
+    without: NDArray[np.float64]
+    whole: NDArray[np.float64]
     weight: float
 
 
@@ -109,9 +114,9 @@ def owen(tree: Hierarchy, sizes: Int[Tensor, " player"], full: Tensor, splits: i
         full: the score of everybody.
         splits: at most.
     """
-    nobody = torch.zeros(1, len(sizes), dtype=torch.bool)
-    empty = (yield nobody)[:, 0]
-    values = torch.zeros(len(empty), len(sizes), dtype=torch.float64)
+    members = tree.members.numpy()  # thousands of small arrays: numpy is some times faster than torch here
+    empty = (yield torch.zeros(1, len(sizes), dtype=torch.bool))[:, 0]
+    values = np.zeros((len(empty), len(sizes)))
     heap: list[tuple[float, int, _Group]] = []
     order = 0
 
@@ -119,25 +124,26 @@ def owen(tree: Hierarchy, sizes: Int[Tensor, " player"], full: Tensor, splits: i
         nonlocal order
         gain = (group.whole - group.without) * group.weight
         if tree.parts[group.number] is None:
-            values[:, tree.members[group.number]] += gain[:, None]
+            values[:, members[group.number]] += gain[:, None]
             return
         order += 1
-        heappush(heap, (-float(gain.mean().abs()), order, group))
+        heappush(heap, (-abs(float(gain.mean())), order, group))
 
-    keep(_Group(0, nobody[0], empty, full.expand(len(empty)), 1.0))
+    keep(_Group(0, np.zeros(len(sizes), dtype=np.bool_), empty.numpy(), full.expand(len(empty)).numpy(), 1.0))
     while heap and splits > 0:
         chosen = [heappop(heap)[2] for _ in range(min(_AT_ONCE, splits, len(heap)))]
         splits -= len(chosen)
-        paid = yield torch.stack([g.shown | tree.members[p] for g in chosen for p in tree.parts[g.number] or ()])
+        asked = np.stack([g.shown | members[p] for g in chosen for p in tree.parts[g.number] or ()])
+        paid = (yield torch.from_numpy(asked)).numpy()
         for g, (one, other) in zip(chosen, paid.T.reshape(len(chosen), 2, -1), strict=True):
             first, second = tree.parts[g.number] or (0, 0)
             for part, sibling, alone, rest in ((first, second, one, other), (second, first, other, one)):
                 keep(_Group(part, g.shown, g.without, alone, g.weight / 2))
-                keep(_Group(part, g.shown | tree.members[sibling], rest, g.whole, g.weight / 2))
+                keep(_Group(part, g.shown | members[sibling], rest, g.whole, g.weight / 2))
     for _, _, g in heap:
-        share = tree.members[g.number] * sizes.double()
+        share = members[g.number] * sizes.numpy()
         values += (g.whole - g.without)[:, None] * g.weight * share / share.sum()
-    return Found(values, empty)
+    return Found(torch.from_numpy(values), empty)
 
 
 @dataclass(frozen=True)
