@@ -41,7 +41,7 @@ class Units:
 
     def mask(self, shown: Bool[Tensor, " unit"]) -> Float[Tensor, "*space"]:
         """1 where the voxel's unit is shown."""
-        return shown.float().index_select(0, self.labels.flatten()).view(self.labels.shape)  # 3 times faster than [labels]
+        return shown.float().index_select(0, self.labels.flatten()).view(self.labels.shape)  # faster than [labels]
 
     def means(self, values: Float[Tensor, "*space"]) -> Float[Tensor, " unit"]:
         """Mean of a map over each unit."""
