@@ -10,7 +10,7 @@ from PIL import Image
 
 from pellucid.core.explanation import Effect, Effects
 from pellucid.demo.cases import MODELS
-from pellucid.show.effects import cells, draw_effects, headings, left_out
+from pellucid.show.effects import cells, draw_curves, draw_effects, further_tables, headings, left_out
 
 Command = Callable[..., object]
 PNEUMONIA = MODELS / "pneumonia" / "model.toml"
@@ -98,6 +98,37 @@ def test_one_case_is_refused_with_the_mend(pellucid: Command, made: Path, tmp_pa
     assert "pellucid explain" in done.err
 
 
+def test_cases_are_given_once(pellucid: Command, made: Path, tmp_path: Path) -> None:
+    words = ["--model", PNEUMONIA, "--method", "GlobalSurrogate", "--out", tmp_path / "out"]
+    for given in ([], [made, "--cases", made]):
+        done = pellucid("cohort", *given, *words)
+        assert done.code == 2
+        assert "expected one folder or table of cases" in done.err
+
+
+@pytest.mark.parametrize(
+    ("text", "method", "problem"),
+    [
+        ("image,label\nfilm0.png,pneumonia\nfilm1.png,pneumonia\n", "PermutationImportance", "with and without"),
+        ("image,sex\nfilm0.png,f\n", "PermutationImportance", "rename or remove"),
+        ("image,covariate:sex\nfilm0.png,f\n", "PermutationImportance", "sex as 0 and 1"),
+        ("image,covariate:age\nfilm0.png,nan\n", "PermutationImportance", "expected a finite number"),
+        ("image\nfilm0.png\nfilm1.png\n", "AcquisitionSensitivity:trajectories=0", "at least 2 trajectories"),
+        ("image\nfilm0.png\nfilm1.png\n", "PermutationImportance:over=covariates", "takes no covariates"),
+        ("image\nfilm0.png\nfilm1.png\n", "AblationStudy:over=heads", "no attention"),
+    ],
+)
+def test_a_table_that_cannot_be_used(
+    pellucid: Command, made: Path, tmp_path: Path, text: str, method: str, problem: str
+) -> None:
+    made.write_text(text)
+    done = pellucid(
+        "cohort", "--cases", made.parent, "--model", PNEUMONIA, "--method", method, "--out", tmp_path / "out"
+    )
+    assert done.code == 2
+    assert problem in done.err
+
+
 def test_a_bad_case_is_listed_and_the_others_are_used(pellucid: Command, made: Path, tmp_path: Path) -> None:
     (made.parent / "film3.png").write_bytes(b"not a picture")
     words = ["--model", PNEUMONIA, "--method", "PermutationImportance:repeats=1", "--out", tmp_path / "out", "--json"]
@@ -119,3 +150,27 @@ def test_the_figure_and_the_table() -> None:
     assert len(axes.patches) == 40
     assert [p.get_width() for p in axes.patches[:2]] == [1.0, 0.0]
     assert axes.patches[0].get_y() > axes.patches[1].get_y(), "the first row stands on top"
+
+
+def test_what_may_be_either_sign_is_pale() -> None:
+    rows = (Effect("sure", 1.0, 0.5, 1.5, 9), Effect("either", 0.2, -0.1, 0.5, 9), Effect("bare", 0.1, None, None, 9))
+    axes = draw_effects(Effects(rows, "fall", "logit", "95 % interval"), "title").axes[0]
+    assert [bar.get_alpha() == 1 for bar in axes.patches] == [True, False, True]
+    assert "pale: the interval holds 0" in axes.get_xlabel()
+
+
+def test_curves_stand_in_the_order_of_the_rows_and_other_tables_apart() -> None:
+    def curve(height: float) -> dict[str, tuple[float, ...]]:
+        low, high = (height - 1, height), (height + 1, height + 2)
+        return {"value": (0.0, 1.0), "mean": (height, height + 1), "low": low, "high": high, "case a": (0.0, height)}
+
+    tables = {"curve of b": curve(1), "curve of a": curve(2), "by case": {"a": (1.0,)}, "fidelity": {"R2": (0.5,)}}
+    rows = (Effect("a", 1.0, 0.5, 1.5, 9), Effect("b", 0.5, 0.1, 0.9, 9))
+    effects = Effects(rows, "rise", "logit", "95 % interval", tables=tables)
+    figure = draw_curves(effects)
+    assert figure is not None
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["a", "b"]
+    assert [len(axes.lines) for axes in figure.axes] == [2, 2]
+    assert list(figure.axes[0].lines[1].get_ydata()) == [2, 3]
+    assert further_tables(effects) == (("fidelity", ("R2",), (("0.5",),)),)
+    assert draw_curves(Effects(rows, "rise", "logit", "95 % interval")) is None

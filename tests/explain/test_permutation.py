@@ -171,3 +171,36 @@ def test_a_group_of_a_part_that_is_not_there(films):
 def test_no_repeat_is_refused():
     with pytest.raises(BadOption, match="at least one repeat"):
         PermutationImportance(repeats=0)
+
+
+def test_what_goes_together_is_found_and_exchanged_together():
+    draw = torch.Generator().manual_seed(5)
+    a, c = torch.randn(2, 40, generator=draw, dtype=torch.float64)
+    values = {"a": a, "turned": -(a**3), "c": c, "same": torch.ones(40, dtype=torch.float64)}
+    groups, (words,) = permutation.clustered(values, 0.9)
+    assert groups == "a+turned"
+    assert "4 parts in 3 groups" in words
+    assert permutation.clustered({"a": a, "c": c}, 0.9)[0] is None
+    everything, _ = permutation.clustered({"a": a, "turned": -a, "c": a + 1}, 1.0)
+    assert everything == "a+turned+c"
+
+
+def test_a_cluster_is_the_group_of_its_parts(films):
+    model, cohort = films
+    images = cohort.inputs["image"].clone()
+    images[:, :, 4:, :4] = images[:, :, :4, :4].flip(2)  # two quarters whose means agree
+    cohort = replace(cohort, inputs={"image": images})
+    found = PermutationImportance(repeats=2, cluster=0.95)(model, cohort)
+    named = PermutationImportance(repeats=2, groups="block 1-1+block 2-1")(model, cohort)
+    assert {row.name for row in found.rows} == {"block 1-1 + block 2-1", "block 1-2", "block 2-2"}
+    assert found.rows == named.rows
+    assert any("4 parts in 3 groups" in words for words in found.said)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [({"cluster": 0.0}, "above 0 and at most 1"), ({"cluster": 0.5, "groups": "a+b"}, "groups or cluster, got both")],
+)
+def test_a_cluster_that_cannot_be(settings, words):
+    with pytest.raises(BadOption, match=words):
+        PermutationImportance(**settings)

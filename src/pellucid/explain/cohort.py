@@ -166,7 +166,7 @@ class Outcome:
         """What an increase is, and its unit."""
         if self.kind == "log":
             return "increase of the log loss", "nat"
-        square = f"({self.opening.unit})²"
+        square = f"{self.opening.unit}²" if self.opening.unit.isalpha() else f"({self.opening.unit})²"
         return ("increase of the squared error" if self.kind == "squared" else "squared change of the score"), square
 
     def increase(self, scores: Tensor, before: Tensor) -> Tensor:

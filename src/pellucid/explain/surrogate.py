@@ -97,8 +97,8 @@ class GlobalSurrogate(CohortExplainer):
         fidelity = _fidelity(self._maker(seed), x, score, seed)
         whole = self._maker(seed)().fit(x, score)
         r2, low, high = fidelity[self.form]
-        stated = f"held-out fidelity R² {r2:.3f} ({low:.3f} to {high:.3f}), {_FOLDS}-fold: {max(0, 1 - r2):.0%} of the "
-        stated += "variance of the score is not explained"
+        left = f"{1 - r2:.0%} of the variance of the score is not explained" if r2 > 0 else "worse than the mean alone"
+        stated = f"held-out fidelity R² {r2:.3f} ({low:.3f} to {high:.3f}), {_FOLDS}-fold: {left}"
         lines = tuple(export_text(whole, feature_names=list(table.names)).splitlines()) if self.form == "tree" else ()
         told = {k: tuple(v[i] for v in fidelity.values()) for i, k in enumerate(("R2", "low", "high"))}
         return Effects(

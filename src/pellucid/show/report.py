@@ -12,7 +12,7 @@ from pellucid.core.atomic import write_text
 from pellucid.core.explanation import Effects, Explanation
 from pellucid.show.answers import AGREEMENT, between, percent, rounded, times
 from pellucid.show.difference import Difference
-from pellucid.show.effects import cells, draw_effects, headings, left_out
+from pellucid.show.effects import cells, draw_curves, draw_effects, further_tables, headings, left_out
 from pellucid.show.figure import draw_image
 from pellucid.show.gallery import (
     Picture,
@@ -158,7 +158,7 @@ def render_effects(explanation: Explanation, effects: Effects) -> str:
     """
     made = explanation.provenance
     words = f"{made.method} of {made.target}"
-    left = left_out(effects)
+    left, curves = left_out(effects), draw_curves(effects)
     page = {
         "title": f"{words}: {made.case}",
         "about": made.model,
@@ -166,8 +166,10 @@ def render_effects(explanation: Explanation, effects: Effects) -> str:
         "said": [*effects.said, *((left,) if left else ())],
         "warnings": list(dict.fromkeys(made.warnings)),
         "picture": picture_of(draw_effects(effects, words), f"bars of {effects.measure} with intervals, {words}"),
+        "curves": picture_of(curves, f"curves of the score, {words}") if curves is not None else None,
         "headings": headings(effects),
         "rows": cells(effects),
+        "tables": further_tables(effects),
         "provenance": _traced(explanation, effects.unit),
     }
     return _environment().get_template("cohort.html.j2").render(page)
