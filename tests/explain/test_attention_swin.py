@@ -63,7 +63,10 @@ def captured(net: nn.Module, x: torch.Tensor) -> tuple[list[np.ndarray], list[np
     for hook in hooks:
         hook.remove()
     found = torch.autograd.grad(score, kept)
-    split = [(w.detach().unflatten(0, (2, -1)).numpy(), g.unflatten(0, (2, -1)).numpy()) for w, g in zip(kept, found)]
+    split = [
+        (w.detach().unflatten(0, (2, -1)).numpy(), g.unflatten(0, (2, -1)).numpy())
+        for w, g in zip(kept, found, strict=True)
+    ]
     return [w for w, _ in split], [g for _, g in split]
 
 
