@@ -13,10 +13,10 @@ def input_range(probe: Probe, name: str) -> tuple[Tensor, Tensor]:
     What was padded beside the image may lie outside the card's range; the bounds are widened to hold every voxel.
 
     Returns:
-        Two tensors "1 channel *ones".
+        Two tensors "batch channel *ones".
     """
     x = probe.inputs[name]
-    axes = [0, *range(2, x.ndim)]
+    axes = list(range(2, x.ndim))
     low, high = x.amin(axes, keepdim=True), x.amax(axes, keepdim=True)
     spec = next(s for s in probe.model.inputs if s.name == name)
     declared = _declared(spec, probe)
