@@ -1,6 +1,7 @@
 """Every method and metric there is, and how to make one from text."""
 
 import importlib
+import os
 import pkgutil
 import types
 from contextlib import suppress
@@ -8,12 +9,14 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Literal, Union, get_args, get_origin
 
-from pellucid.core.card import Declared
+from pellucid.core.card import Declared, Family
 from pellucid.core.card import find_declared as _find
-from pellucid.core.errors import BadOption
+from pellucid.core.errors import BadOption, UnknownName
 from pellucid.core.explainer import CohortExplainer, Explainer
 from pellucid.core.infill import Infill, parse_infill
 from pellucid.core.metric import Metric
+
+DISABLE = "PELLUCID_DISABLE"  # families or methods that are left out, separated by commas
 
 
 @cache
@@ -32,15 +35,15 @@ def load_all() -> None:
 
 
 def explainers() -> dict[str, type[Explainer]]:
-    """Every explanation method by name, sorted."""
+    """Every explanation method by name, sorted, without what ``$PELLUCID_DISABLE`` leaves out."""
     load_all()
-    return dict(sorted(Explainer.registry.items()))
+    return {name: cls for name, cls in sorted(Explainer.registry.items()) if not _left_out(cls)}
 
 
 def cohort_methods() -> dict[str, type[CohortExplainer]]:
-    """Every method that explains a model from many cases, by name, sorted."""
+    """Every method that explains a model from many cases, by name, sorted, likewise."""
     load_all()
-    return dict(sorted(CohortExplainer.registry.items()))
+    return {name: cls for name, cls in sorted(CohortExplainer.registry.items()) if not _left_out(cls)}
 
 
 def metrics() -> dict[str, type[Metric]]:
@@ -97,9 +100,27 @@ def _plain(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def _left_out(method: type[Explainer] | type[CohortExplainer]) -> bool:
+    """Whether ``$PELLUCID_DISABLE`` names the method or its family: a site may have to do without (a patent claim).
+
+    Raises:
+        BadOption: the variable names something that is neither.
+    """
+    words = {w.strip().lower() for w in os.environ.get(DISABLE, "").split(",") if w.strip()}
+    known = {f.value for f in Family} | {n.lower() for n in (*Explainer.registry, *CohortExplainer.registry)}
+    if unknown := words - known:
+        raise BadOption(
+            f"{DISABLE} names no method or family: {', '.join(sorted(unknown))}",
+            f"families: {', '.join(f.value for f in Family)}",
+        )
+    return method.card.family.value in words or method.__name__.lower() in words
+
+
 def _make(base: type[Declared], text: str) -> object:
     name, _, rest = text.partition(":")
     declared = _find(base, name.strip())
+    if issubclass(declared, Explainer | CohortExplainer) and _left_out(declared):
+        raise UnknownName(f"{declared.__name__} is left out here", f"it is named in ${DISABLE}; choose another method")
     known = {p.name: p for p in declared.parameters()}
     chosen: dict[str, object] = {}
     for part in filter(None, (p.strip() for p in rest.split(","))):
