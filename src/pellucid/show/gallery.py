@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from pellucid.core.explanation import Explanation
 from pellucid.core.grid import Calibration, Grid
 from pellucid.core.prepare import Prepared
+from pellucid.show.accounts import AccountRow, account_rows
 from pellucid.show.answers import Answers
 from pellucid.show.difference import Difference, draw_difference
 from pellucid.show.figure import STAGES, Sketch, Stage, draw_image, draw_sketch, scenery_of, sketch
@@ -52,6 +53,7 @@ class MapView:
         warnings: doubts about this result.
         answers: what a reader takes from it; None: not to be told here.
         sham: what hiding does elsewhere; None: the method hides nothing, or it was not tried.
+        account: where relevance stayed on its way to the image; empty: the method keeps no ledger.
     """
 
     title: str
@@ -64,6 +66,7 @@ class MapView:
     warnings: tuple[str, ...]
     answers: Answers | None = None
     sham: Check | None = None
+    account: tuple[AccountRow, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,10 +155,11 @@ def _view(panel: MapPanel, framing: Framing, show_anyway: bool, scale: float, kn
     one = sketch(explanation, show_anyway)
     picture, wash = pictures(one, framing, scale)
     p = explanation.provenance
+    ledger = explanation.attribution.ledger
     return MapView(
         panel.title, p.target, picture, wash, one.display.notes, _rows(panel, one), panel.caution,
         tuple(w for w in dict.fromkeys((*explanation.answer.warnings, *p.warnings)) if w not in known),
-        panel.answers if one.display.shown else None, panel.sham,
+        panel.answers if one.display.shown else None, panel.sham, account_rows(ledger) if ledger is not None else (),
     )  # fmt: skip
 
 
