@@ -15,9 +15,10 @@ from pellucid.core.errors import PellucidError
 from pellucid.core.infill import parse_infill
 from pellucid.io.labelmap import parse_atlas
 from pellucid.io.models import load_model
-from pellucid.io.reader import Cases, read_cases, read_only_mask
+from pellucid.io.reader import Cases, iter_cases, read_cases, read_only_mask
 from pellucid.show.words import CHECKS
 from pellucid.workbench.delivery import Checked, checked, deliver, overview
+from pellucid.workbench.gathering import Wish, background_of
 from pellucid.workbench.job import Finished, Request
 from pellucid.workbench.recording import Recorder
 from pellucid.workbench.registry import make_explainer, make_metric, metrics
@@ -50,6 +51,10 @@ Within = Annotated[
     float | None,
     typer.Option("--within", help="Seconds for the methods of one case: cheapest first, fewer samples, then left out."),
 ]
+Background = Annotated[
+    Path | None,
+    typer.Option("--background", help="Normal cases that ExpectedGradients compares with: a folder or CSV."),
+]
 Checks = Annotated[bool, typer.Option("--checks/--no-checks", help="Run the calculation checks.")]
 
 
@@ -67,6 +72,7 @@ def explain(
     atlas: Atlas = None,
     checks: Checks = True,
     engine: Engine = "eager",
+    background: Background = None,
     within: Within = None,
     device: face.Device = "cpu",
     seed: face.Seed = 0,
@@ -79,7 +85,7 @@ def explain(
         request = _request(target, method, (), fill, crop, seed, precision, override)
         request = replace(request, atlas=parse_atlas(atlas) if atlas else None, checks=checks, engine=engine)
         request = replace(request, within=within)
-        _run(case, model, out, region, request, face.Session(device, trust_code, audit, as_json))
+        _run(case, model, out, (region, background), request, face.Session(device, trust_code, audit, as_json))
 
 
 def evaluate(
@@ -97,6 +103,7 @@ def evaluate(
     atlas: Atlas = None,
     checks: Checks = True,
     engine: Engine = "eager",
+    background: Background = None,
     within: Within = None,
     device: face.Device = "cpu",
     seed: face.Seed = 0,
@@ -109,7 +116,7 @@ def evaluate(
         request = _request(target, method, tuple(metric or metrics()), fill, crop, seed, precision, override)
         request = replace(request, atlas=parse_atlas(atlas) if atlas else None, checks=checks, engine=engine)
         request = replace(request, within=within)
-        _run(case, model, out, region, request, face.Session(device, trust_code, audit, as_json))
+        _run(case, model, out, (region, background), request, face.Session(device, trust_code, audit, as_json))
 
 
 def _request(
@@ -135,12 +142,18 @@ def _request(
     )
 
 
-def _run(path: Path, model: Path, out: Path, region: Path | None, request: Request, session: face.Session) -> None:
+_Beside = tuple[Path | None, Path | None]  # the expert's mask, and normal cases
+
+
+def _run(path: Path, model: Path, out: Path, beside: _Beside, request: Request, session: face.Session) -> None:
     recorder = face.recorder(session.audit)
     try:
         loaded = load_model(model, session.trust_code, face.check_device(session.device))
         ready = checked(loaded)
-        cases = _cases(path, region)
+        cases = _cases(path, beside[0])
+        if beside[1] is not None:
+            wish = Wish(seed=request.seed, infills=request.infills, override=request.override)
+            request = replace(request, background=background_of(iter_cases(beside[1]), loaded, wish))
         folder = face.out_folder(out)
     except PellucidError as error:
         recorder.failed("explain", type(error).__name__)

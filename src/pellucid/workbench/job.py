@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from pellucid.core.case import Case
 from pellucid.core.errors import BadOption, NotApplicable
@@ -56,6 +57,7 @@ class Request:
         checks: run the calculation checks.
         engine: of the perturbed forwards: ``eager``, ``auto``, or a name.
         within: seconds that the methods' passes of one case may take here; None: no limit.
+        background: cases to compare with, as ``gathering.background_of`` gives them; None: there are none.
         atlas: the reader's own regions, by which maps are read; None: thirds of the image.
     """
 
@@ -71,6 +73,7 @@ class Request:
     checks: bool = True
     atlas: LabelMap | None = None
     engine: str = "eager"
+    background: Mapping[str, Tensor] | None = None
     within: float | None = None
 
 
@@ -128,7 +131,7 @@ def run_case(
     case, verdict, warnings = _admit(case, loaded, request)
     if verdict.verdict == "excluded" and recorder is not None:
         recorder.overridden(case.name, "applicability")
-    opened = open_case(case, loaded.model, request.seed, request.infills)
+    opened = _opened(case, loaded, request)
     on = ground(opened.image.grid, opened.prepared[loaded.model.primary], request.atlas)
     targets, budget = _targets(opened, request), None
     if request.within is not None or announce is not None:
@@ -169,8 +172,16 @@ def measure_case(
         PellucidError: of the image or the model.
     """
     case, _, _ = _admit(case, loaded, request)
-    opened = open_case(case, loaded.model, request.seed, request.infills)
+    opened = _opened(case, loaded, request)
     return measure_engines(Probe(opened.model, opened.inputs, _targets(opened, request), scene=opened.scene))
+
+
+def _opened(case: Case, loaded: LoadedModel, request: Request) -> Opened:
+    """The case on the model's grid, with the cases it is compared with."""
+    opened = open_case(case, loaded.model, request.seed, request.infills)
+    if request.background is None:
+        return opened
+    return replace(opened, scene=replace(opened.scene, background=request.background))
 
 
 def _methods(request: Request) -> Sequence[Explainer]:
