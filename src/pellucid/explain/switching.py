@@ -18,7 +18,7 @@ from pellucid.core.probe import Need
 
 How = Literal["zero", "mean", "resample"]
 Sets = Sequence[tuple[int, ...]]
-_AT_ONCE = 32  # versions of a batch behind a layer
+_AT_ONCE = 64  # items behind a layer: on a CPU more are not faster
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,9 +127,9 @@ class Channels(Switches):
         """See ``Switches``."""
         shown, instead = self.read(batch)[self.layer], stand_in[self.layer]
         changes = (shown != instead).flatten(2).any(2)
-        found = []
-        for first in range(0, len(sets), _AT_ONCE):
-            some = [[self.chosen[part] for part in parts] for parts in sets[first : first + _AT_ONCE]]
+        found, step = [], max(1, _AT_ONCE // batch.probe.batch)
+        for first in range(0, len(sets), step):
+            some = [[self.chosen[part] for part in parts] for parts in sets[first : first + step]]
             scores = batch.probe.behind(self.layer, _replaced(some, instead), len(some)).view(len(some), -1)
             found += [_unless(scores[n], batch, changes[:, parts].any(1)) for n, parts in enumerate(some)]
         return torch.stack(found)
