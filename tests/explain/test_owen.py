@@ -158,3 +158,26 @@ def test_a_batch_whose_items_split_elsewhere_costs_what_is_said(subject):
         cost = method.cost(probe)
         method(probe)
         assert probe.spent.own == cost * 2
+
+
+def test_what_was_never_split_is_told(subject, explained):
+    """Two of eight players matter: four splits leave most of their value in groups, all splits leave nothing."""
+    sizes, count = torch.full((8,), 2), 8
+    worth = torch.tensor([0, 0, 0, 4.0, 0, 0, 2.0, 0]).double()
+
+    def value(shown):
+        return shown.double() @ worth
+
+    tree = halved(torch.arange(8.0).double()[:, None])
+    few, _ = play(owen(tree, sizes, full(value, count), 2), value)
+    assert few.unsplit == pytest.approx(1)
+    every, _ = play(owen(tree, sizes, full(value, count), 10**4), value)
+    assert every.unsplit == 0
+    assert every.values[0].tolist() == pytest.approx(worth.tolist(), abs=1e-12)
+    s = subject("classification", 2)
+    told = [
+        explained(PartitionSHAP("grid:4", samples, HALF), s.model, s.inputs, s.target, s.scene).warnings
+        for samples in (16, 10**4)
+    ]
+    assert any("did not suffice to split" in words for words in told[0])
+    assert not any("did not suffice to split" in words for words in told[1])

@@ -23,11 +23,13 @@ class Found:
         values: for each fill.
         empty: the score of nobody, for each fill.
         error: standard error of the mean over the fills; None: nothing was drawn.
+        unsplit: share of all value that lies in groups which were valued as one and shared out by size.
     """
 
     values: Float[Tensor, "fill player"]
     empty: Float[Tensor, " fill"]
     error: Float[Tensor, " player"] | None = None
+    unsplit: float = 0.0
 
 
 # asks for coalitions "coalition player", is sent their payoffs "fill coalition", returns what it found

@@ -23,6 +23,7 @@ from pellucid.core.units import Units
 from pellucid.explain.game import Found, Game, Strategy, fills_of
 
 _Indices = NDArray[np.int64]
+_UNSPLIT = 0.25  # of the value, shared out by size, from which on the reader is warned
 _AT_ONCE = 8  # groups split between two looks at which are the largest
 
 
@@ -140,10 +141,11 @@ def owen(tree: Hierarchy, sizes: Int[Tensor, " player"], full: Tensor, splits: i
             for part, sibling, alone, rest in ((first, second, one, other), (second, first, other, one)):
                 keep(_Group(part, g.shown, g.without, alone, g.weight / 2))
                 keep(_Group(part, g.shown | members[sibling], rest, g.whole, g.weight / 2))
+    left, known = -sum(value for value, _, _ in heap), float(np.abs(values.mean(0)).sum())
     for _, _, g in heap:
         share = members[g.number] * sizes.numpy()
         values += (g.whole - g.without)[:, None] * g.weight * share / share.sum()
-    return Found(torch.from_numpy(values), empty)
+    return Found(torch.from_numpy(values), empty, unsplit=left / (left + known) if left else 0.0)
 
 
 @dataclass(frozen=True)
@@ -239,7 +241,15 @@ class PartitionSHAP(Explainer):
             owen(tree, units.sizes, full, (self.samples - 2) // 2)
             for tree, units, full in zip(trees, game.players, game.full, strict=True)
         ]
-        return game.attribution(game.play(strategies))
+        found = game.play(strategies)
+        unsplit = max(f.unsplit for f in found)
+        warnings = []
+        if unsplit > _UNSPLIT:
+            warnings.append(
+                f"{unsplit:.0%} of the value lies in groups that the samples did not suffice to split: there it is "
+                "shared out by size; take more samples, or fewer players"
+            )
+        return game.attribution(found, warnings)
 
 
 def _places(units: Units, probe: Probe) -> Tensor:
