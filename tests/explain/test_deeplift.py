@@ -181,6 +181,28 @@ def test_networks_of_monai_complete(net, rank):
     assert answer.warnings == ()
 
 
+@pytest.mark.parametrize("first_axis", ["batch", "token"])
+def test_multihead_attention_and_a_transformer_complete(first_axis):
+    torch.manual_seed(4)
+
+    class Transformer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            first = first_axis == "batch"
+            self.embed = nn.Conv2d(1, 8, 4, 4)
+            self.block = nn.TransformerEncoderLayer(8, 2, 16, activation="gelu", batch_first=first)
+            self.head = nn.Linear(8, 2)
+
+        def forward(self, x):
+            tokens = self.embed(x).flatten(2).permute(*((0, 2, 1) if first_axis == "batch" else (2, 0, 1)))
+            return self.head(self.block(tokens).mean(1 if first_axis == "batch" else 0))
+
+    net, x = Transformer().double().eval(), torch.randn(2, 1, 8, 8, dtype=torch.float64)
+    answer = run(ZERO, wrap(net, 2, channels=(1,)), x, ClassScore(1))
+    difference = (net(x) - net(torch.zeros_like(x)))[:, 1].detach()
+    assert torch.allclose(answer.maps["image"].double().flatten(1).sum(1), difference, atol=1e-6)
+
+
 def test_what_has_no_rule_is_named_with_its_place():
     class Sorting(nn.Module):
         def forward(self, x):

@@ -1,12 +1,16 @@
 """Operations of torch replaced by others while a module runs (guided backpropagation, layer-wise relevance)."""
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
+
+from pellucid.core.attention import multi_head
 
 Table = Mapping[Callable[..., Any], Callable[..., Any]]
 
@@ -69,6 +73,11 @@ class _Booked(TorchFunctionMode):
         self._operate, self._stack = rules.operate, places.stack
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.multi_head_attention_forward:  # one call for many operations: written out, each has its rule
+            bound = inspect.signature(func).bind(*args, **(kwargs or {}))
+            bound.apply_defaults()
+            with self:
+                return multi_head(bound.arguments)
         return self._operate(func, args, kwargs or {}, self._stack[-1])
 
 
