@@ -274,7 +274,7 @@ class Model:
             raise CannotDo("this model does not show its layers", self.can.why.get("hooks", "load the original module"))
         key = self._shapes(inputs)
         if key not in self._traces:
-            one = self._seen({k: v[:1].to(self.device) for k, v in inputs.items()})
+            one = self.seen({k: v[:1].to(self.device) for k, v in inputs.items()})
             with self.held(), torch.no_grad():
                 self._traces[key] = trace(self.module, lambda: self.window(one))
         return self._traces[key]
@@ -303,7 +303,7 @@ class Model:
             self._defaults[key] = self._best(self._spatial(inputs))
         return self._defaults[key]
 
-    def _seen(self, inputs: Inputs) -> Inputs:
+    def seen(self, inputs: Inputs) -> Inputs:
         """What the network sees at once: the inputs, or their first window."""
         if self.inference is None:
             return inputs

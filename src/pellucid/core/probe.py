@@ -305,14 +305,14 @@ class Probe:
         if self.engine is None:
             return self.run(x).score[self.aim]
         target = self.target
-        output = self._through(self.engine, {k: v.to(self.model.device) for k, v in x.items()})
+        output = self.by_engine(self.engine, {k: v.to(self.model.device) for k, v in x.items()})
         score = target(output) - self._offset(self.engine).repeat(len(output) // self.batch)
         check_finite(score, target.name)
         self._spend(len(output))
         self.spent.engine += len(output)
         return score
 
-    def _through(self, engine: Engine, x: Inputs) -> Tensor:
+    def by_engine(self, engine: Engine, x: Inputs) -> Tensor:
         """The head's output by an engine, which sees one window at a time where the model does."""
         cut = self.model.inference
         return engine(x) if cut is None else cut.of(x).blend(engine, x)
@@ -321,7 +321,7 @@ class Probe:
         """By how much the engine errs at the unperturbed input, where the effect of a change must begin at zero."""
         key = f"offset {id(engine)} {self.aim}"
         if key not in self._kept:
-            self._kept[key] = self.target(self._through(engine, self.inputs)) - self.baseline_score
+            self._kept[key] = self.target(self.by_engine(engine, self.inputs)) - self.baseline_score
             self.spent.shared += Cost(self.batch)
         return self._kept[key]
 

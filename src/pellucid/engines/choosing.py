@@ -135,7 +135,7 @@ def _hopeless(probe: Probe, wanted: list[Offer], budget: int | None) -> str:
 
 
 def _as_it_is(probe: Probe, refused: list[tuple[str, str]]) -> EngineReport:
-    module = eager(probe.model)
+    module = eager(probe.model.window)
     return EngineReport(module.name, module.precision, module.batch, refused=tuple(refused))
 
 
@@ -144,7 +144,7 @@ class _Bench:
 
     def __init__(self, probe: Probe) -> None:
         self.probe, self.masked = probe, Masked(probe)
-        self.module = self._fitting(eager(probe.model))
+        self.module = self._fitting(eager(probe.model.window))
         self.effects, ms, batch = self._examined(self.module)
         self.plain = EngineReport(EAGER, self.module.precision, batch, ms)
 
@@ -196,7 +196,7 @@ class _Bench:
         return replace(engine, batch=max(1, min(engine.batch, self.masked.stream.chunk * self.probe.batch)))
 
     def _built(self, offer: Offer) -> tuple[Engine, float]:
-        model, inputs = self.probe.model, self.probe.inputs
+        model, inputs = self.probe.model.window, self.probe.model.seen(self.probe.inputs)
         shapes = tuple(tuple(x.shape[1:]) for x in inputs.values())
         real = self.probe.scene.background is not None  # what int8 is calibrated on
         key = (offer.name, model.digest, model.output.head, model.call, shapes, torch.get_num_threads(), real)

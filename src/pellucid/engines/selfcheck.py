@@ -111,12 +111,26 @@ class Masked:
         cohort = Probe(self.probe.model, items, self.probe.targets, scene=self.probe.scene)
         drawn = self.coarse[MASKS:][torch.arange(len(chosen)) % CALIBRATION]
         masked = Stream(cohort).masked(self._fine(drawn).transpose(0, 1))
-        return {name: torch.cat([x, masked[name]]) for name, x in cohort.inputs.items()}
+        return self._cut({name: torch.cat([x, masked[name]]) for name, x in cohort.inputs.items()})
 
     def _own(self) -> Inputs:
         fills = self.probe.scene.infills[:2]
         parts = [Stream(self.stream.probe, fill).masked(self._fine(self.coarse[MASKS:])) for fill in fills]
-        return {name: torch.cat([x, *(part[name] for part in parts)]) for name, x in self.probe.inputs.items()}
+        return self._cut(
+            {name: torch.cat([x, *(part[name] for part in parts)]) for name, x in self.probe.inputs.items()}
+        )
+
+    def _cut(self, inputs: Inputs) -> Inputs:
+        """What an engine is given: items whole, or a window of each, another one from item to item."""
+        windows = self.probe.model.inference
+        if windows is None:
+            return inputs
+        layout = windows.of(inputs)
+        padded = {name: layout.pad(x) for name, x in inputs.items()}
+        count = len(next(iter(inputs.values())))
+        step = max(1, len(layout.starts) // count)
+        parts = [layout.part(padded, layout.starts[i * step % len(layout.starts)]) for i in range(count)]
+        return {name: torch.cat([part[name][i : i + 1] for i, part in enumerate(parts)]) for name in inputs}
 
     def _fine(self, coarse: Tensor) -> Tensor:
         return F.interpolate(coarse, size=self.shape, mode=_MODES[len(self.shape)], align_corners=False)
@@ -129,7 +143,7 @@ class Masked:
         return whole - torch.cat(parts, 1)
 
     def _scores(self, engine: Engine, x: Inputs) -> Float[Tensor, "target version item"]:
-        output = engine(x)
+        output = self.probe.by_engine(engine, x)
         self.probe.spent.checks += Cost(len(output))
         found = [self.probe.at(i).target(output).double() for i in range(len(self.probe.targets))]
         return torch.stack(found).view(len(found), -1, self.probe.batch)
@@ -145,7 +159,7 @@ class Masked:
         best = float("inf")
         for _ in range(2 if size == 1 else 1):
             started = time.perf_counter()
-            engine(x)
+            self.probe.by_engine(engine, x)
             self.probe.spent.checks += Cost(size)
             best = min(best, 1000 * (time.perf_counter() - started) / size)
         return best

@@ -18,6 +18,7 @@ from pellucid.core.explainer import Explainer
 from pellucid.core.explanation import Answer, Attribution
 from pellucid.core.metric import Metric, Score
 from pellucid.core.model import Identity, Model
+from pellucid.core.perwindow import answered
 from pellucid.core.probe import Probe
 
 
@@ -93,7 +94,7 @@ class ModelParameterRandomization(Metric):
 
 def _explained_again(probe: Probe, model: Model, explainer: Explainer) -> Tensor:
     again = probe.on(model)
-    answer = explainer(again)
+    answer = answered(explainer, again)
     probe.spent.own += again.spent.shared + again.spent.own
     if not isinstance(answer, Attribution):
         raise TypeError(f"{explainer.name} answered with a {type(answer).__name__} the second time")
