@@ -5,7 +5,17 @@ import pytest
 import torch
 
 from pellucid.core.errors import BadOption
-from pellucid.explain.coalitions import draw_pairs, everyone, exact, fewest, sampled, shapley_values, solve_pairs, spent
+from pellucid.explain.coalitions import (
+    _permutations,
+    draw_pairs,
+    everyone,
+    exact,
+    fewest,
+    sampled,
+    shapley_values,
+    solve_pairs,
+    spent,
+)
 
 
 def play(strategy, value):
@@ -211,3 +221,23 @@ def test_few_coalitions_go_further_along_permutations():
             found = solve_pairs(design, paid, value(torch.zeros(1, count, dtype=torch.bool)), full(value, count))
             errors["pairs"].append(error_of(found, right))
     assert np.median(errors["orders"]) < np.median(errors["pairs"])
+
+
+@pytest.mark.parametrize("tolerance", [None, 1e-9, 0.05])
+def test_permutations_stop_at_a_tolerance_and_follow_the_same_orders(tolerance):
+    """Of an additive game each order gives the values, so four pairs of orders are enough; of a curved one none are."""
+    count, budget = 7, 60  # fewer than 64 coalitions: four pairs of orders hold 1 + 2 * 6 * 4, and 7 players 128
+    additive, curved = (lambda shown: shown.double() @ torch.arange(1.0, 8.0).double()), smooth_game(3, count)
+    for value in (additive, curved):
+        whole, asked = play(sampled(count, full(value, count), budget, None, 0), value)
+        found, same = play(sampled(count, full(value, count), budget, tolerance, 0), value)
+        assert torch.equal(asked[: len(same)], same)
+        assert torch.allclose(found.values, whole.values, atol=1e-12)
+    found, few = play(_permutations(count, full(additive, count), 50, 0.05, torch.Generator().manual_seed(0)), additive)
+    assert len(few) == 1 + 2 * (count - 1) * 4
+    assert found.values[0].tolist() == pytest.approx(range(1, 8), abs=1e-12)
+    _, many = play(_permutations(count, full(curved, count), 50, 1e-9, torch.Generator().manual_seed(0)), curved)
+    assert len(many) == 1 + 2 * (count - 1) * 50
+    near, some = play(_permutations(count, full(curved, count), 50, 0.1, torch.Generator().manual_seed(0)), curved)
+    assert len(few) < len(some) < len(many)
+    assert float(near.error.max()) <= 0.1 * float(near.values.abs().max())

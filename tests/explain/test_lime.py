@@ -199,3 +199,23 @@ def test_more_players_than_samples_are_refused(subject, explained):
     s = subject("classification", 2)
     with pytest.raises(BadOption, match="more samples than players, got 16 for 16"):
         explained(LIME(samples=16, players="grid:4"), s.model, s.inputs)
+
+
+def test_a_tolerance_stops_early_on_the_same_samples(model_of, nets):
+    """An additive score is a line: 64 samples say what it is; noise of a curved one needs more."""
+    net = Additive(nets.noise(1, 1, 8, 8))
+    model, x = model_of(net, 2, channels=(1,)), nets.noise(1, 1, 8, 8)
+
+    def made(**options):
+        probe = Probe(model, x, ClassScore(0), scene=Scene(infills=(FILL, FILL), seed=2))
+        return LIME(players="grid:2", alpha=0.0, infill=FILL, **options)(probe), probe.spent.own.forwards
+
+    early, spent = made(samples=1000, tolerance=0.05)
+    assert spent == 64
+    assert float(early.error["image"].max()) <= 0.05 * float(early.maps["image"].abs().max())
+    never, all_spent = made(samples=200, tolerance=1e-12)
+    whole, _ = made(samples=200)
+    assert all_spent == 200
+    assert torch.equal(never.maps["image"], whole.maps["image"])
+    with pytest.raises(BadOption, match="a tolerance above 0"):
+        LIME(tolerance=0.0)

@@ -115,3 +115,38 @@ def test_superpixels_of_two_images_that_differ_in_number():
 def test_one_trajectory_is_refused():
     with pytest.raises(BadOption, match="at least 2 trajectories"):
         MorrisSensitivity(trajectories=1)
+
+
+def curved(a, b, c, d):
+    return torch.tanh(a + 2 * b * c) + 0.3 * d**2
+
+
+def test_a_tolerance_stops_early_on_the_same_trajectories():
+    linear_probe, curved_probe = probed(linear), probed(curved, seed=5)
+    method = MorrisSensitivity(players="grid:2", trajectories=20, tolerance=0.05)
+    answer = method(linear_probe)  # each trajectory gives the values: four are enough
+    assert linear_probe.spent.own.forwards == 4 * 5
+    assert torch.allclose(parts(answer.maps), parts(MorrisSensitivity("grid:2", 20)(probed(linear)).maps), atol=1e-12)
+    strict = MorrisSensitivity(players="grid:2", trajectories=20, tolerance=1e-9)(curved_probe)
+    assert curved_probe.spent.own.forwards == method.cost(curved_probe).forwards == 20 * 5
+    assert torch.equal(strict.maps["image"], MorrisSensitivity("grid:2", 20)(probed(curved, seed=5)).maps["image"])
+    near = MorrisSensitivity(players="grid:2", trajectories=200, tolerance=0.1)(probed(curved, seed=5))
+    assert float(parts(near.error).max()) <= 0.1 * float(parts(near.maps).abs().max())
+
+
+def test_items_of_a_batch_stop_each_by_itself():
+    model = Model(Quarters(curved))
+    x = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    x[0] = 0
+    method = MorrisSensitivity(players="grid:2", trajectories=40, tolerance=0.1)
+    scene = Scene(infills=(Constant(0.5), Constant(0.5)))
+    both = method(Probe(model, x, ClassScore(0), scene=scene)).maps["image"]
+    for item in (0, 1):
+        alone = method(Probe(model, x[item : item + 1], ClassScore(0), scene=scene)).maps["image"]
+        assert torch.allclose(both[item : item + 1], alone, atol=1e-12)
+
+
+@pytest.mark.parametrize("tolerance", [0.0, -1.0])
+def test_a_tolerance_that_is_none_is_refused(tolerance):
+    with pytest.raises(BadOption, match="a tolerance above 0"):
+        MorrisSensitivity(tolerance=tolerance)

@@ -15,6 +15,7 @@ from pellucid.explain.game import Found, Strategy
 _FEW = 64  # coalitions: below it permutations err less than a regression (measured on 16 players)
 _FEW_EACH = 4  # coalitions for each player: below it a regression has too little to stand on
 _ROUND = 32  # pairs between two looks at the error
+_ORDERS = 4  # pairs of orders behind the first look: a spread of fewer is chance itself
 _TRIES = 100
 
 
@@ -94,26 +95,35 @@ def sampled(count: int, full: Tensor, samples: int, tolerance: float | None, see
         found = yield from exact(count, full)
         return replace(found, error=torch.zeros(count, dtype=torch.float64))
     if _few(count, samples):
-        return (yield from _permutations(count, full, (samples - 2) // (2 * (count - 1)), generator))
+        pairs = (samples - 2) // (2 * (count - 1))
+        return (yield from _permutations(count, full, pairs, tolerance, generator))
     return (yield from _pairs(draw_pairs(count, (samples - 2) // 2, generator), full, tolerance))
 
 
-def _permutations(count: int, full: Tensor, pairs: int, generator: torch.Generator) -> Strategy:
+def _permutations(
+    count: int, full: Tensor, pairs: int, tolerance: float | None, generator: torch.Generator
+) -> Strategy:
     """Each player's gain when it joins, along random orders and the same orders backwards."""
     orders = [torch.randperm(count, generator=generator) for _ in range(pairs)]
-    orders = [o for order in orders for o in (order, order.flip(0))]
-    rank = torch.stack([o.argsort() for o in orders])  # order, player
-    shown = rank[:, None, :] < torch.arange(1, count)[None, :, None]
-    asked = torch.cat([torch.zeros(1, count, dtype=torch.bool), shown.flatten(0, 1)])
-    paid = yield asked
-    fills = len(paid)
-    inner = paid[:, 1:].view(fills, len(orders), count - 1)
-    ends = (paid[:, :1, None].expand(fills, len(orders), 1), full.expand(fills, len(orders), 1))
-    gain = torch.cat([ends[0], inner, ends[1]], 2).diff(dim=2)  # fill, order, place
-    gain = gain.gather(2, rank.expand(fills, -1, -1))  # fill, order, player
-    there, back = gain.mean(0)[0::2], gain.mean(0)[1::2]
-    error = (there - back).abs()[0] / 2 if pairs == 1 else ((there + back) / 2).std(0) / pairs**0.5
-    return Found(gain.mean(1), paid[:, 0], error)
+    rank = torch.stack([o.argsort() for order in orders for o in (order, order.flip(0))])  # order, player
+    empty = (yield torch.zeros(1, count, dtype=torch.bool))[:, 0]
+    gains, start = [], 0
+    for stop in [pairs] if tolerance is None else [*range(min(_ORDERS, pairs), pairs), pairs]:
+        some = rank[2 * start : 2 * stop]
+        shown = some[:, None, :] < torch.arange(1, count)[None, :, None]
+        paid = yield shown.flatten(0, 1)
+        shape = (len(paid), len(some), 1)
+        inner = paid.view(len(paid), len(some), count - 1)
+        along = torch.cat([empty.view(-1, 1, 1).expand(shape), inner, full.expand(shape)], 2)
+        gains.append(along.diff(dim=2).gather(2, some.expand(len(paid), -1, -1)))  # fill, order, player
+        start = stop
+        gain = torch.cat(gains, 1)
+        there, back = gain.mean(0)[0::2], gain.mean(0)[1::2]
+        error = (there - back).abs()[0] / 2 if stop == 1 else ((there + back) / 2).std(0) / stop**0.5
+        found = Found(gain.mean(1), empty, error)
+        if tolerance is not None and float(error.max()) <= tolerance * float(gain.mean((0, 1)).abs().max()):
+            break
+    return found
 
 
 @dataclass(frozen=True, eq=False)

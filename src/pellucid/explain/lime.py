@@ -20,6 +20,7 @@ from pellucid.core.units import Units
 from pellucid.explain.linear import Samples
 
 _PRESETS: Mapping[str, tuple[float, float]] = {"lime": (0.25, 1.0), "captum": (1.0, 0.01)}  # width, alpha
+_FIRST, _EACH = 64, 4  # samples, and samples for each player, before the first look at the error
 _DESCRIBES = 0.5  # of the variance of scores that were not fitted: below it the surrogate is another model
 
 
@@ -31,6 +32,10 @@ class _Fit:
     error: Float[Tensor, " player"]
     fitted: float
     left_out: float
+
+    def settled(self, tolerance: float) -> bool:
+        """Whether the largest standard error is below this share of the largest effect."""
+        return float(self.error.max()) <= tolerance * float(self.effects.mean(0).abs().max())
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,9 @@ class LIME(Explainer):
     alpha: Annotated[
         float | None, "of the penalty, 0: none; None: the preset's, ridge 1 (lime), lasso 0.01 (captum)"
     ] = None
+    tolerance: Annotated[
+        float | None, "stop when the largest standard error is below this share of the largest effect; None: never"
+    ] = None
     infill: Annotated[Infill | None, "what hidden players show; None: the modality's first two fills, averaged"] = None
 
     card: ClassVar[Card] = Card(
@@ -94,6 +102,8 @@ class LIME(Explainer):
             raise BadOption(f"expected a kernel width above 0, got {self.width}", "0.25 or 1")
         if self.alpha is not None and self.alpha < 0:
             raise BadOption(f"expected a penalty of 0 or more, got {self.alpha}", "1 for ridge, 0.01 for lasso")
+        if self.tolerance is not None and not self.tolerance > 0:
+            raise BadOption(f"expected a tolerance above 0, got {self.tolerance}", "0.1 is 10 % of the largest effect")
 
     @property
     def recipe(self) -> tuple[float, float]:
@@ -102,7 +112,7 @@ class LIME(Explainer):
         return self.width or width, alpha if self.alpha is None else self.alpha
 
     def cost(self, probe: Probe) -> Cost:
-        """See ``Explainer``."""
+        """See ``Explainer``; with a tolerance an upper bound."""
         return Cost(self.samples * len(self._fills(probe)))
 
     def _fills(self, probe: Probe) -> tuple[Infill, ...]:
@@ -141,25 +151,45 @@ class LIME(Explainer):
     def _fitted(
         self, probe: Probe, units: Sequence[Units], tosses: Sequence[Tensor], streams: Sequence[Stream]
     ) -> list[_Fit]:
-        rows = [torch.stack(list(s.scores(_keeps(units, tosses)))).double().cpu() for s in streams]
+        rows: list[list[Tensor]] = [[] for _ in streams]
+        found: dict[int, _Fit] = {}
+        settled: set[int] = set()
+        start = 0
+        for stop in self._stops(max(u.count for u in units)):
+            keeps = [shown[start:stop] for shown in tosses]
+            for row, stream in zip(rows, streams, strict=True):
+                row += list(stream.scores(_keeps(units, keeps)))
+            start = stop
+            scores = [torch.stack(row).double().cpu() for row in rows]
+            for i in set(range(probe.batch)) - settled:
+                weights = [self._weight(probe, s, units[i], tosses[i][:stop], i) for s in streams]
+                found[i] = self._fit(tosses[i][:stop], [s[:, i] for s in scores], weights, probe.scene.seed)
+                if self.tolerance is not None and found[i].settled(self.tolerance):
+                    settled.add(i)
+            if len(settled) == probe.batch:
+                break
+        return [found[i] for i in range(probe.batch)]
+
+    def _stops(self, players: int) -> list[int]:
+        """After how many samples the error is looked at: a bootstrap takes time, so at doublings."""
+        if self.tolerance is None:
+            return [self.samples]
+        first = max(_FIRST, _EACH * players)
+        doublings = [first << n for n in range(self.samples.bit_length()) if first << n < self.samples]
+        return [*doublings, self.samples]
+
+    def _fit(self, shown: Tensor, scores: Sequence[Tensor], weights: Sequence[Tensor], seed: int) -> _Fit:
+        """One item's line with each fill."""
         alpha, lasso = self.recipe[1], self.preset == "captum"
-        found: list[_Fit] = []
-        for i, (unit, shown) in enumerate(zip(units, tosses, strict=True)):
-            fits = [
-                Samples(shown, row[:, i], self._weight(probe, stream, unit, shown, i))
-                for row, stream in zip(rows, streams, strict=True)
-            ]
-            lines = [s.fit(alpha, lasso) for s in fits]
-            draws = [s.resampled(alpha, lasso, probe.scene.seed) for s in fits]
-            found.append(
-                _Fit(
-                    effects=torch.stack([line.effect for line in lines]),
-                    error=torch.stack([effects for effects, _ in draws]).mean(0).std(0),
-                    fitted=min(s.r2(line) for s, line in zip(fits, lines, strict=True)),
-                    left_out=min(r2 for _, r2 in draws),
-                )
-            )
-        return found
+        fits = [Samples(shown, score, weight) for score, weight in zip(scores, weights, strict=True)]
+        lines = [s.fit(alpha, lasso) for s in fits]
+        draws = [s.resampled(alpha, lasso, seed) for s in fits]
+        return _Fit(
+            effects=torch.stack([line.effect for line in lines]),
+            error=torch.stack([effects for effects, _ in draws]).mean(0).std(0),
+            fitted=min(s.r2(line) for s, line in zip(fits, lines, strict=True)),
+            left_out=min(r2 for _, r2 in draws),
+        )
 
     def _weight(self, probe: Probe, stream: Stream, unit: Units, shown: Tensor, item: int) -> Tensor:
         width, _ = self.recipe

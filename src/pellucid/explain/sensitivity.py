@@ -19,6 +19,7 @@ from pellucid.core.units import Units
 
 Statistic = Literal["mu", "mu_star", "sigma"]
 _INTERACTS = 0.5  # of the parts, from which on the reader is warned
+_FIRST = 4  # trajectories behind the first look at the error: a spread of fewer is chance itself
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,9 @@ class MorrisSensitivity(Explainer):
     players: Annotated[str, "parts: grid:4 (blocks per axis), superpixels:30, regions"] = "grid:4"
     trajectories: Annotated[int, "random orders in which all parts are switched"] = 6
     statistic: Annotated[Statistic, "mu: mean effect; mu_star: mean magnitude; sigma: their spread"] = "mu"
+    tolerance: Annotated[
+        float | None, "stop when the largest standard error is below this share of the largest value; None: never"
+    ] = None
     infill: Annotated[Infill | None, "what a hidden part shows; None: the modality's first two fills, averaged"] = None
 
     card: ClassVar[Card] = Card(
@@ -70,9 +74,11 @@ class MorrisSensitivity(Explainer):
     def __post_init__(self) -> None:
         if self.trajectories < 2:
             raise BadOption(f"expected at least 2 trajectories, got {self.trajectories}", "6 to 20 are usual")
+        if self.tolerance is not None and not self.tolerance > 0:
+            raise BadOption(f"expected a tolerance above 0, got {self.tolerance}", "0.2 is 20 % of the largest value")
 
     def cost(self, probe: Probe) -> Cost:
-        """See ``Explainer``."""
+        """See ``Explainer``; with a tolerance an upper bound."""
         most = max(u.count for u in players_of(probe, self.players))
         return Cost(len(_fills(probe, self.infill)) * self.trajectories * (most + 1))
 
@@ -80,8 +86,19 @@ class MorrisSensitivity(Explainer):
         """See ``Explainer``."""
         units, fills = players_of(probe, self.players), _fills(probe, self.infill)
         designs = [trajectories(u.count, self.trajectories, probe.scene.seed) for u in units]
-        scores = torch.stack([_scores(probe, fill, units, designs) for fill in fills]).mean(0)
-        effects = [elementary_effects(d, s[: len(d)]) for d, s in zip(designs, scores.T, strict=True)]
+        effects = [torch.zeros(0, u.count, dtype=torch.float64) for u in units]
+        settled: set[int] = set()
+        start = 0
+        for stop in self._stops():
+            some = [d[start * (u.count + 1) : stop * (u.count + 1)] for d, u in zip(designs, units, strict=True)]
+            scores = torch.stack([_scores(probe, fill, units, some) for fill in fills]).mean(0)
+            for i in set(range(probe.batch)) - settled:
+                effects[i] = torch.cat([effects[i], elementary_effects(some[i], scores[: len(some[i]), i])])
+                if self.tolerance is not None and _settled(effects[i], self.statistic, self.tolerance):
+                    settled.add(i)
+            if len(settled) == probe.batch:
+                break
+            start = stop
         found = [_statistic(e, self.statistic) for e in effects]
         mixed = max(float((e.std(0) > e.mean(0).abs()).double().mean()) for e in effects)
         warnings = []
@@ -91,6 +108,12 @@ class MorrisSensitivity(Explainer):
                 "what else is shown; look at statistic=mu_star and statistic=sigma"
             )
         return _painted(probe, units, [v for v, _ in found], [e for _, e in found], tuple(warnings))
+
+    def _stops(self) -> list[int]:
+        """After how many trajectories the error is looked at."""
+        if self.tolerance is None:
+            return [self.trajectories]
+        return [*range(min(_FIRST, self.trajectories), self.trajectories), self.trajectories]
 
 
 @dataclass(frozen=True)
@@ -191,6 +214,11 @@ def _statistic(effects: Tensor, which: Statistic) -> tuple[Tensor, Tensor]:
         return effects.std(0), torch.zeros_like(effects[0])
     left = torch.stack([torch.cat([effects[:i], effects[i + 1 :]]).std(0) for i in range(count)])
     return effects.std(0), left.std(0, correction=0) * (count - 1) ** 0.5
+
+
+def _settled(effects: Tensor, which: Statistic, tolerance: float) -> bool:
+    value, error = _statistic(effects, which)
+    return float(error.max()) <= tolerance * float(value.abs().max())
 
 
 def _fills(probe: Probe, infill: Infill | None) -> tuple[Infill, ...]:
