@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from pellucid.core.errors import BadOption
 from pellucid.core.infill import Constant
 from pellucid.core.probe import Probe
 from pellucid.core.units import tiles
@@ -181,3 +182,11 @@ def test_what_was_never_split_is_told(subject, explained):
     ]
     assert any("did not suffice to split" in words for words in told[0])
     assert not any("did not suffice to split" in words for words in told[1])
+
+
+def test_more_players_than_samples_are_refused_before_any_pass(subject):
+    s = subject("classification", 2)
+    probe = Probe(s.model, s.inputs, s.target, scene=s.scene)
+    with pytest.raises(BadOption, match="at most as many players as samples, got 16 players and 10 samples"):
+        PartitionSHAP("grid:4", 10)(probe)
+    assert probe.spent.own.forwards == 0

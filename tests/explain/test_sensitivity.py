@@ -112,9 +112,10 @@ def test_superpixels_of_two_images_that_differ_in_number():
     assert torch.allclose(both.maps["image"][:1], alone.maps["image"], atol=1e-5)
 
 
-def test_one_trajectory_is_refused():
-    with pytest.raises(BadOption, match="at least 2 trajectories"):
-        MorrisSensitivity(trajectories=1)
+@pytest.mark.parametrize("trajectories", [-1, 0, 1])
+def test_too_few_trajectories_are_refused(trajectories):
+    with pytest.raises(BadOption, match=f"at least 2 trajectories, got {trajectories}"):
+        MorrisSensitivity(trajectories=trajectories)
 
 
 def curved(a, b, c, d):
