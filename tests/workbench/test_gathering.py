@@ -221,3 +221,13 @@ def test_other_numbers_are_not_taken(tmp_path: Path, change: str) -> None:
     known = [words for words in said if "there already" in words]
     assert len(known) == (change == "case"), said
     assert all(words.startswith(tuple(f"{n} of 6" for n in range(1, 6))) for words in known)
+
+
+def test_labels_that_come_later_ask_for_another_scale(tmp_path: Path) -> None:
+    model, method = loaded(tmp_path, IMAGE), PermutationImportance(repeats=2)
+    bare = gather([replace(case, label=None) for case in cases(6)], model, Wish("b", blocks=2))
+    explain_cohort(bare, model, method, tmp_path)  # the change of a logit
+    named = gather(cases(6), model, Wish("b", blocks=2))
+    later = effects_of(explain_cohort(named, model, method, tmp_path))  # the log loss of a model score
+    assert not [words for words in later.said if "there already" in words]
+    assert later.rows == effects_of(explain_cohort(named, model, method)).rows

@@ -322,7 +322,9 @@ class Opening:
             context: of a case: what its numbers depend on beside itself and the method.
         """
         keeper, size = self.cohort.keeper, self.cohort.size
-        keys = [keeper.key(stage, digest, context(case)) for case, digest in enumerate(self.cohort.digests)]
+        # the target too: with reference labels a method may ask for another one than without
+        asked = str(self._asked)
+        keys = [keeper.key(stage, digest, asked + context(case)) for case, digest in enumerate(self.cohort.digests)]
         known = {case: keeper.get(key) for case, key in enumerate(keys)}
         rows: dict[int, Numbers] = {case: found for case, found in known.items() if found is not None}
         keeper.found[stage] = (len(rows), size)
