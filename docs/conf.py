@@ -19,6 +19,7 @@ os.environ.setdefault("MPLBACKEND", "agg")
 warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 import cards
+import curves
 
 import pellucid
 
@@ -87,6 +88,7 @@ html_show_sourcelink = False
 
 cards.write(HERE / "generated")
 cards.write_decisions(HERE / "generated", ROOT / "adr")
+curves.write(HERE / "generated", ROOT / "benchmarks" / "results")
 
 _LITERAL = re.compile(r"(``.*?``|`.*?`)")
 
