@@ -98,7 +98,7 @@ class LRP(Explainer):
 
     def __call__(self, probe: Probe) -> Attribution:
         """See ``Explainer``."""
-        return _answer(probe, self._treatment(probe), signed=True)
+        return relevance_of(probe, self._treatment(probe), signed=True)
 
     def _treatment(self, probe: Probe) -> Treatment:
         epsilon, plus = Epsilon(self.epsilon), AlphaBeta(epsilon=self.epsilon)
@@ -173,14 +173,24 @@ class DeepTaylor(Explainer):
         treatment = Treatment(
             rule, rule, _FIRST.get(self.first), bounds, positive=True, fallback=self.fallback, method=self.name
         )
-        return _answer(probe, treatment, signed=False)
+        return relevance_of(probe, treatment, signed=False)
 
 
 def _bounds(probe: Probe) -> dict[str, Bounds]:
     return {name: input_range(probe, name) for name, x in probe.inputs.items() if x.is_floating_point()}
 
 
-def _answer(probe: Probe, treatment: Treatment, signed: bool) -> Attribution:
+def relevance_of(probe: Probe, treatment: Treatment, signed: bool) -> Attribution:
+    """The target's score divided by the treatment's rules, with its ledger.
+
+    Args:
+        probe: of the answer.
+        treatment: which rule is used where.
+        signed: whether values below zero can occur.
+
+    Raises:
+        CannotDo: an operation has no rule, or the precision is low.
+    """
     weights = probe.model.dtype
     short = str(weights).removeprefix("torch.") if weights in (torch.bfloat16, torch.float16) else probe.precision
     if short != "float32":
