@@ -19,18 +19,13 @@ Method = Explainer | CohortExplainer
 Handed = dict[str, Tensor]
 
 
-def _setting(method: Method, name: str) -> object:
-    """What a method was made with."""
-    return vars(method)[name]
-
-
 def _probe(prepared: Prepared) -> Probe:
     return Probe(prepared.model, {prepared.model.primary: prepared.x}, prepared.target, (), prepared.scene)
 
 
 def players(prepared: Prepared, method: Method, _ours: Explained) -> Handed:
     """The label map of the players of each item."""
-    units = players_of(_probe(prepared), str(_setting(method, "players")))
+    units = players_of(_probe(prepared), vars(method)["players"])
     return {"players": torch.stack([u.labels for u in units])}
 
 
@@ -80,7 +75,7 @@ def _parts(prepared: Prepared) -> tuple[Cohort, Handed]:
 def orders(prepared: Prepared, method: Method, _ours: Explained) -> Handed:
     """The regions, which case gives to which in each repeat, and which cases are of the class."""
     cohort, handed = _parts(prepared)
-    drawn = permutations(cohort, int(str(_setting(method, "repeats"))), within_groups=False)
+    drawn = permutations(cohort, vars(method)["repeats"], within_groups=False)
     truth = torch.tensor([label == "0" for label in cohort.labels])
     return handed | {"orders": torch.stack([torch.from_numpy(o) for o in drawn]), "truth": truth}
 
@@ -88,7 +83,7 @@ def orders(prepared: Prepared, method: Method, _ours: Explained) -> Handed:
 def values(prepared: Prepared, method: Method, _ours: Explained) -> Handed:
     """The regions, and the mean intensities that were set in each: "region point"."""
     cohort, handed = _parts(prepared)
-    return handed | {"values": points_of(cohort, int(str(_setting(method, "points"))))}
+    return handed | {"values": points_of(cohort, vars(method)["points"])}
 
 
 def regions(prepared: Prepared, _method: Method, _ours: Explained) -> Handed:
