@@ -150,7 +150,7 @@ def _input(spec: "InputSpec") -> Iterator[_Fault]:
     if spec.channels < 1:
         yield "channels", f"expected 1 or more, got {spec.channels}", "correct it"
     wanted = _CHANNELS.get(spec.order)
-    if wanted not in (None, spec.channels):
+    if spec.rank and wanted not in (None, spec.channels):
         yield "order", f"{spec.order} means {wanted} channels, got channels = {spec.channels}", "make them agree"
     yield from _intensities(spec)
     yield from _orientation(spec)
