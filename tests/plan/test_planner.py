@@ -105,4 +105,4 @@ def test_one_pass_is_measured_here(backward):
     assert 0.02 <= pace.forward < 0.5
     assert 0 <= pace.backward < 0.5
     assert (pace.backward > 0) <= backward
-    assert net.calls <= 4
+    assert net.calls <= 1 + 1 + 3 + 3  # the target is bound, the first is not timed

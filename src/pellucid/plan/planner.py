@@ -107,7 +107,8 @@ def plan(
     for offer in sorted(offers, key=lambda o: pace.seconds(o.cost)):
         fitting = next((o for o in _versions(offer, price) if pace.seconds(o.cost) <= left), None)
         if fitting is None:
-            needs = f"{offer.cost.forwards} forwards, about {pace.seconds(offer.cost):.2g} s"
+            about = pace.seconds(offer.cost)
+            needs = f"{offer.cost.forwards} forwards, about {about:.{0 if about >= 10 else 1}f} s"
             left_out.append((offer.method.name, f"left out: {needs}, do not fit into the {within:g} s asked for"))
             continue
         kept[offer.place] = fitting
