@@ -101,6 +101,23 @@ def test_own_passes_take_versions_of_the_batch() -> None:
     torch.testing.assert_close(probe.score({"image": x}), probe.target(blend).detach(), rtol=1e-5, atol=1e-7)
 
 
+def test_own_passes_leave_out_windows_that_the_target_does_not_look_at() -> None:
+    windows = SlidingWindows((6, 6), 0.0, "constant")
+    probe = opened(windows, RegionScore(1, "box"), RegionScore(1, "box", scale="score"), batch=1)
+    layout = windows.of(probe.inputs)
+    inside = sum(all(a < 10 and a + 6 > 5 for a in s) for s in layout.starts)
+    for aimed in (probe, probe.at(1)):
+        assert aimed.baseline_score.shape == (1,)  # the shared pass, of all windows
+        before = probe.spent.windows
+        x = {"image": probe.inputs["image"] * 0.7}
+        assert float(aimed.score(x)) == pytest.approx(float(aimed.run(x).score[aimed.aim]), abs=1e-7)
+        assert probe.spent.windows.forwards - before.forwards == inside + len(layout.starts)
+        torch.testing.assert_close(
+            aimed.gradient(x)["image"],
+            aimed.run(x, frozenset({Ask.INPUT_GRADIENT})).input_gradient[aimed.aim]["image"],
+        )
+
+
 def test_edits_hold_in_every_window() -> None:
     probe = opened(WINDOWS["gaussian"])
     changed = network(2).eval()

@@ -68,6 +68,7 @@ class Work:
         aims: indices of the targets that are differentiated.
         replay: stands in for what comes before a layer.
         precision: ``float32`` (as the module is) or ``bfloat16`` (autocast).
+        reads: the only windows whose output is looked at; None: all.
     """
 
     want: frozenset[Ask]
@@ -78,6 +79,7 @@ class Work:
     aims: Sequence[int] = ()
     replay: Replay | Recording | None = None
     precision: str = "float32"
+    reads: frozenset[tuple[int, ...]] | None = None  # first voxels of windows
 
 
 Bind = Callable[[Tensor], tuple[BoundTarget, ...]]

@@ -303,31 +303,41 @@ class Probe:
     def score(self, x: Inputs) -> Float[Tensor, " items"]:
         """The target's value at other inputs (a multiple of the batch), through the engine where there is one."""
         if self.engine is None:
-            return self.run(x).score[self.aim]
+            return self._seen(x, frozenset()).score[self.aim]
         target = self.target
-        output = self.by_engine(self.engine, {k: v.to(self.model.device) for k, v in x.items()})
+        output = self.by_engine(self.engine, {k: v.to(self.model.device) for k, v in x.items()}, self._reads())
         score = target(output) - self._offset(self.engine).repeat(len(output) // self.batch)
         check_finite(score, target.name)
         self._spend(len(output))
         self.spent.engine += len(output)
         return score
 
-    def by_engine(self, engine: Engine, x: Inputs) -> Tensor:
-        """The head's output by an engine, which sees one window at a time where the model does."""
+    def by_engine(self, engine: Engine, x: Inputs, reads: frozenset[tuple[int, ...]] | None = None) -> Tensor:
+        """What an engine gives as head; it sees a window (of ``reads``, if given) at a time where the model does."""
         cut = self.model.inference
-        return engine(x) if cut is None else cut.of(x).blend(engine, x)
+        return engine(x) if cut is None else cut.of(x).blend(engine, x, reads)
 
     def _offset(self, engine: Engine) -> Tensor:
         """By how much the engine errs at the unperturbed input, where the effect of a change must begin at zero."""
         key = f"offset {id(engine)} {self.aim}"
         if key not in self._kept:
-            self._kept[key] = self.target(self.by_engine(engine, self.inputs)) - self.baseline_score
+            self._kept[key] = self.target(self.by_engine(engine, self.inputs, self._reads())) - self.baseline_score
             self.spent.shared += Cost(self.batch)
         return self._kept[key]
 
     def gradient(self, x: Inputs) -> Mapping[str, Tensor]:
         """The target's gradient at other inputs, by input name."""
-        return self.run(x, frozenset({Ask.INPUT_GRADIENT})).input_gradient[self.aim]
+        return self._seen(x, frozenset({Ask.INPUT_GRADIENT})).input_gradient[self.aim]
+
+    def _seen(self, x: Inputs, want: frozenset[Ask]) -> Pass:
+        """What only the target's value needs: windows that it does not look at are left out."""
+        return self._own(x, Work(want, aims=(self.aim,), reads=self._reads()))
+
+    def _reads(self) -> frozenset[tuple[int, ...]] | None:
+        cut, mask = self.model.inference, self.target.reads
+        if cut is None or mask is None:
+            return None
+        return self.once(f"windows read {self.aim}", lambda: cut.of(self.inputs).reading(mask))
 
     def _bind(self, output: Tensor) -> tuple[BoundTarget, ...]:
         if "bound" not in self._kept:

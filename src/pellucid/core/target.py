@@ -28,6 +28,7 @@ class BoundTarget:
         unit: ``logit``, ``probability``, ``model score`` or the unit of a regression.
         label: index of the explained class, where there is one.
         head: the same on the head, which an operating point is compared with; None: ``score`` is.
+        reads: "batch *space", the only places of the output that ``score`` looks at; None: it may look at all.
     """
 
     name: str
@@ -35,6 +36,7 @@ class BoundTarget:
     unit: str
     label: int | None = None
     head: Callable[[Tensor], Tensor] | None = None
+    reads: Tensor | None = None
 
     def __call__(self, output: Tensor) -> Float[Tensor, " batch"]:
         """One scalar per item, float32 at least: a mean over a region taken in bfloat16 has two digits."""
@@ -173,7 +175,7 @@ class RegionScore(Target):
             inside = tiled(mask, len(o)).to(o)
             return (o[:, channel] * inside).flatten(1).sum(1) / tiled(count, len(o)).to(o)
 
-        bound = BoundTarget(f"{name} {self._where()}", score, spec.unit, 0 if single else index)
+        bound = BoundTarget(f"{name} {self._where()}", score, spec.unit, 0 if single else index, reads=mask)
         if self.scale == "head":
             return bound
         head = replace(self, scale="head").bind(output, spec, regions)

@@ -47,16 +47,17 @@ def evaluate_windows(model: Model, x: Inputs, work: Work, bind: Bind) -> Pass:
     run = _Run(model, work, {k: v.detach() for k, v in leaves.items()})
     with model.held(), Watch(model.module, (), work.edits, leaf=False):
         with torch.no_grad():
-            output = run.layout.blend(run.forward, run.inputs)
+            output = run.layout.blend(run.forward, run.inputs, work.reads)
         cotangents, scores = differentiated(output, work.aims, bind, backward)
         found, passes = run.backward(leaves, cotangents) if backward else ({}, 0)
+    count = len(run.layout.starts if work.reads is None else work.reads)
     return Pass(
         output=output,
         score=scores,
         input_gradient=tuple(found.get(i, {}) for i in range(len(scores))),
         activation={},
         layer_gradient=tuple({} for _ in scores),
-        windows=Cost(len(output) * (len(run.layout.starts) + passes), len(output) * passes * len(work.aims)),
+        windows=Cost(len(output) * (count + passes), len(output) * passes * len(work.aims)),
     )
 
 

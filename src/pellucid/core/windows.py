@@ -197,12 +197,18 @@ class Layout:
         """What one window sees: images cut, vectors whole."""
         return {k: v[self.at(start)] if v.ndim > 2 else v for k, v in padded.items()}
 
-    def blend(self, call: Callable[[Inputs], Tensor], inputs: Inputs) -> Tensor:
+    def reading(self, mask: Tensor) -> frozenset[Start]:
+        """The windows that cover a place of the mask "batch *space"."""
+        wide = self.widen(mask[:, None].float())
+        return frozenset(start for start in self.starts if bool(wide[self.at(start)].any()))
+
+    def blend(self, call: Callable[[Inputs], Tensor], inputs: Inputs, only: frozenset[Start] | None = None) -> Tensor:
         """The windows' outputs averaged with their weights: "batch class *space", float32 at least.
 
         Args:
             call: the head's output of one window.
             inputs: of the whole image.
+            only: windows that are run; the places that others cover too are not right then. None: all.
 
         Raises:
             CannotDo: the network's output is not of its input's size.
@@ -211,7 +217,7 @@ class Layout:
         device = next(iter(inputs.values())).device
         weight = self.weight(device)
         out: Tensor | None = None
-        for start in self.starts:
+        for start in self.starts if only is None else sorted(only):
             one = self.checked(call(self.part(padded, start)))
             out = one.new_zeros(*one.shape[:2], *self.padded) if out is None else out
             out[self.at(start)] += one * weight
