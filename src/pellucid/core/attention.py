@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from pellucid.core.differentiate import Key
@@ -196,8 +196,13 @@ class Doors(TorchFunctionMode, ABC):
     def soften(self, func: Any, args: Any, kwargs: Any) -> Any:
         """A softmax: marked if it goes over the last axis."""
         out = func(*args, **kwargs)
+        return out.as_subclass(self.mark) if self.weighs(args, kwargs) else out
+
+    @staticmethod
+    def weighs(args: Any, kwargs: Any) -> bool:
+        """Whether a softmax goes over the last axis of what could be attention."""
         dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
-        return out.as_subclass(self.mark) if dim in (-1, out.dim() - 1) and out.dim() > 2 else out
+        return args[0].dim() > 2 and dim in (-1, args[0].dim() - 1)
 
     def other(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         """Any other call: the mark stays where the weights are only moved."""
@@ -271,6 +276,13 @@ class Capture(Doors):
         self._kept: list[Tensor] = []
         self._output, self._order = torch.empty(0), ()
 
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Parameters are constants: what does not depend on a leaf has no graph, and layers keep less for theirs."""
+        if getattr(func, "__name__", "") not in ("__get__", "__set__"):
+            args = _constant(args)
+            kwargs = {k: _constant(v) for k, v in (kwargs or {}).items()}
+        return super().__torch_function__(func, types, args, kwargs)
+
     def multiply(self, found: Product, func: Any, args: Any, kwargs: Any) -> Any:
         """Keep weights and output, as leaves where nothing before them is recorded."""
         call, self._calls = self._calls, self._calls + 1
@@ -315,6 +327,12 @@ class Capture(Doors):
 def _wide(x: Tensor) -> Tensor:
     """Float32 at least."""
     return x if x.dtype == torch.float64 else x.float()
+
+
+def _constant(x: Any) -> Any:
+    if isinstance(x, nn.Parameter):
+        return x.detach()
+    return type(x)(_constant(part) for part in x) if type(x) in (tuple, list) else x
 
 
 def _swapped(args: Sequence[Any], weights: Tensor) -> list[Any]:

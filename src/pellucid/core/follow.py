@@ -63,10 +63,11 @@ class Follow(Doors):
 
     def soften(self, func: Any, args: Any, kwargs: Any) -> Any:
         """The rows keep their places."""
-        out = super().soften(func, args, kwargs)
-        if isinstance(args[0], _PLACES):
-            return args[0].as_subclass(type(out))
-        return torch.full_like(plain(out), torch.nan).as_subclass(type(out)) if isinstance(out, Weighing) else out
+        weighs = self.weighs(args, kwargs)
+        if isinstance(args[0], _PLACES):  # not computed: it may be by far the largest tensor
+            return args[0].as_subclass(Weighing if weighs else Place)
+        out = func(*args, **kwargs)
+        return torch.full_like(out, torch.nan).as_subclass(Weighing) if weighs else out
 
     def multiply(self, found: Product, func: Any, args: Any, kwargs: Any) -> Any:
         """Note the tokens of an attention; the result lies where its queries do."""
