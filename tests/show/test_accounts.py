@@ -20,7 +20,7 @@ def test_the_largest_are_told_and_the_others_summed():
     rows = account_rows(ledger(12))
     assert len(rows) == 11
     assert (rows[1].place, rows[1].cause, rows[1].share) == ("block.11 (conv3d)", "bias", "\u221255%")
-    assert (rows[-2].place, rows[-2].amount) == ("4 more operations", "\u22120.6")
+    assert (rows[-2].place, rows[-2].amount) == ("3 more operations", "\u22120.6")
     assert (rows[-1].amount, rows[-1].share) == ("1.25", "62%")
 
 

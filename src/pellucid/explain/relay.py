@@ -48,22 +48,32 @@ class _Relay(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         g = gradients[0]
         sent = tuple(g * factor for factor in ctx.factors)
-        for s, constant in zip(sent, ctx.constants, strict=False):
+        epsilon, factor = ctx.stabilizer or (0.0, None)
+        noted = factor is None
+        for s, f, constant in zip(sent, ctx.factors, ctx.constants or (None,) * len(sent), strict=True):
             if constant is not None:
+                s = summed(s, constant)  # noqa: PLW2901 -- small now, and what follows sums it anyway
                 ctx.note("bias", dotted(s, constant))
-        if ctx.stabilizer is not None:
-            epsilon, factor = ctx.stabilizer
-            known = [s for s, f in zip(sent, ctx.factors, strict=True) if f is factor]
-            ctx.note("stabilizer", epsilon * (known[0] if known else g * factor).flatten(1).sum(1))
+            if f is factor and not noted:
+                ctx.note("stabilizer", epsilon * s.flatten(1).sum(1))
+                noted = True
+        if not noted:
+            ctx.note("stabilizer", epsilon * (g * factor).flatten(1).sum(1))
         return (None, None, None, *sent)
 
 
 def dotted(g: Tensor, constant: Tensor) -> Tensor:
     """``sum(g * constant)`` per row, where the constant is broadcast; summed first where it does not vary."""
     shape = (1,) * (g.ndim - constant.ndim) + tuple(constant.shape)
-    flat = [i for i in range(1, g.ndim) if shape[i] == 1]
-    g = g.sum(flat, keepdim=True) if flat else g
+    g = summed(g, constant)
     return (g * constant.view(shape)).flatten(1).sum(1) if g.ndim > 1 else g * constant
+
+
+def summed(g: Tensor, constant: Tensor) -> Tensor:
+    """``g`` summed over the axes along which the constant does not vary; the first is left."""
+    shape = (1,) * (g.ndim - constant.ndim) + tuple(constant.shape)
+    flat = [i for i in range(1, g.ndim) if shape[i] == 1 and g.shape[i] > 1]
+    return g.sum(flat, keepdim=True) if flat else g
 
 
 def opened(x: Tensor, factor: Tensor) -> Tensor:

@@ -96,7 +96,8 @@ class AlphaBeta(Rule):
         y = op.value.detach()
         plus, gain = contributions(op, 1, self.biased)
         # the sum of positive contributions is never below zero, that of negative ones never above
-        up = (y if self.alpha == 1 else self.alpha * y) / (plus.detach() + self.epsilon)
+        up = plus.detach() + self.epsilon
+        torch.div(y if self.alpha == 1 else self.alpha * y, up, out=up)
         if not self.beta:
             return Share((plus,), (up,), (gain,), (self.epsilon, up))
         minus, loss = contributions(op, -1, self.biased)

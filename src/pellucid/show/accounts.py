@@ -7,6 +7,7 @@ from pellucid.show.answers import percent
 from pellucid.show.words import MINUS, number
 
 _ROWS = 8  # more of them say less
+_LEAST = 1e-4  # of what set out: less is rounding
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ def account_rows(ledger: Ledger) -> tuple[AccountRow, ...]:
         return AccountRow(place, cause, number(amount), words)
 
     entries = sorted(ledger.entries, key=lambda e: -abs(float(e.amount[0])))
+    entries = [e for e in entries if abs(float(e.amount[0])) > _LEAST * abs(whole)]
     told = [
         row(f"{e.place or 'the model itself'} ({e.operation})", e.cause, float(e.amount[0])) for e in entries[:_ROWS]
     ]
