@@ -12,7 +12,18 @@ from measuring import ONE_THREAD
 from rich.console import Console
 from rich.table import Table
 
-BENCHMARKS = ("single", "panel", "paths", "fullgrad", "relevance", "attention", "engines", "loops", "shapley", "partition")
+BENCHMARKS = (
+    "single",
+    "panel",
+    "paths",
+    "fullgrad",
+    "relevance",
+    "attention",
+    "engines",
+    "loops",
+    "shapley",
+    "partition",
+)
 LONG = ("engines", "loops")  # light, unless the whole is asked for
 
 
