@@ -178,6 +178,13 @@ clearance = "none: research"
 last_change = "2026-11: first version"
 """,
 }
+HEADS["pneumonia_transformer"] = (
+    HEADS["pneumonia"]
+    .replace("demo pneumonia in children", "demo pneumonia in children, vision transformer")
+    .replace("demo.networks:pneumonia", "demo.transformer:pneumonia_transformer")
+    .replace("training/pneumonia.py", "training/pneumonia_transformer.py")
+    .replace("a model that should be distrusted", "methods that read attention, on a model that should be distrusted")
+)
 ROW = """
 [[performance]]
 metric = "{metric}"
@@ -205,13 +212,16 @@ def performance(name: str, results: dict, data: Path) -> list[dict]:
     if name == "hippocampus":
         what = "Decathlon hippocampus, 40 held-out volumes"
         return [{"metric": f"Dice {part}", "n": 40, "data": what, **test[part]} for part in ("anterior", "posterior")]
-    if name == "pneumonia":
+    if name.startswith("pneumonia"):
         adults = results["shipped"]["nih_adults"]["pneumonia_against_rest"]
         return [
             {"metric": "AUC", "n": test["films"], "data": "PneumoniaMNIST, test part", **test["auc"]},
             {"metric": "specificity", "n": test["films"], "data": "PneumoniaMNIST, test part", **test["specificity"]},
             {"metric": "AUC", "n": adults["films"], "data": "adults: NIH ChestX-ray14 sample", **adults["auc"]},
         ]
+    if name == "lungs":
+        what = "Lung-PET-CT-Dx A0001, against a threshold; the interval is over the slices of this one patient"
+        return [{"metric": "Dice per slice", "n": test["slices"], "data": what, **test["dice"]}]
     what = "patches of held-out films, nodules planted by formula"
     return [
         {"metric": "AUC", "n": test["patches"], "data": what, **test["auc"]},
@@ -220,16 +230,32 @@ def performance(name: str, results: dict, data: Path) -> list[dict]:
     ]
 
 
+def golden_head() -> tuple[np.ndarray, tuple[float, ...]]:
+    """A bright ellipsoid on a slope."""
+    where = np.stack(np.mgrid[:36, :52, :34], -1) - np.array([18, 26, 17])
+    values = 1000 * np.exp(-((where / np.array([7, 14, 6])) ** 2).sum(-1)) + 3 * where.sum(-1) + 300
+    return values, (1.0, 1.0, 1.0)
+
+
+def golden_chest() -> tuple[np.ndarray, tuple[float, ...]]:
+    """A trunk of soft tissue in air with two lungs and a spine, in Hounsfield units."""
+    across, along, _ = np.mgrid[:72, :56, :8]
+    values = np.full(across.shape, -1000.0)
+    values[((across - 36) / 32) ** 2 + ((along - 28) / 24) ** 2 < 1] = 40
+    for center in (22, 50):
+        values[((across - center) / 10) ** 2 + ((along - 30) / 15) ** 2 < 1] = -850
+    values[(across - 36) ** 2 + (along - 12) ** 2 < 25] = 500
+    return values, (4.0, 4.0, 6.0)
+
+
 def golden_image(name: str, folder: Path) -> Path:
     """A small formula-made image beside the card, in the file format that the model meets."""
     rows, columns = np.mgrid[:96, :96]
-    if name == "hippocampus":
-        where = np.stack(np.mgrid[:36, :52, :34], -1) - np.array([18, 26, 17])
-        values = 1000 * np.exp(-((where / np.array([7, 14, 6])) ** 2).sum(-1)) + 3 * where.sum(-1) + 300
+    if name in ("hippocampus", "lungs"):
+        values, spacing = golden_head() if name == "hippocampus" else golden_chest()
         path = folder / "golden.nii.gz"
-        image = nib.Nifti1Image(values.astype(np.int16), np.diag([1.0, 1.0, 1.0, 1.0]))
         path.unlink(missing_ok=True)
-        nib.save(image, path)
+        nib.save(nib.Nifti1Image(values.astype(np.int16), np.diag([*spacing, 1.0])), path)
         return path
     path = folder / "golden.png"
     if name == "vessels":
@@ -237,7 +263,7 @@ def golden_image(name: str, folder: Path) -> Path:
         lines = np.exp(-(((rows - 48 + 12 * np.sin(columns / 12)) / 1.5) ** 2)) + np.exp(-(((columns - 40) / 1.2) ** 2))
         rgb = np.stack([190 - 40 * lines, 110 - 60 * lines, 60 - 20 * lines], -1) * disc[..., None]
         Picture.fromarray(rgb.clip(0, 255).astype(np.uint8)).save(path)
-    elif name == "pneumonia":
+    elif name.startswith("pneumonia"):
         Picture.fromarray((128 + 100 * np.sin(rows / 9) * np.cos(columns / 17)).astype(np.uint8)).save(path)
     else:
         film = (0.3 + 0.1 * np.sin(np.mgrid[:128, :128][0] / 20)).astype(np.float64)

@@ -86,7 +86,7 @@ def vary(images: Tensor, draw: np.random.Generator) -> Tensor:
     return moved.clamp(1e-4, 1) ** gamma
 
 
-def fit(seed: int, films: Films, chosen: Options) -> Trained:
+def fit(seed: int, films: Films, chosen: Options, recipe: Recipe = RECIPE) -> Trained:
     """Train one seed on batches with as many normals as pneumonias."""
     members = [np.flatnonzero(films.labels == value) for value in (0, 1)]
 
@@ -96,7 +96,7 @@ def fit(seed: int, films: Films, chosen: Options) -> Trained:
         labels = torch.from_numpy(films.labels[rows].astype(np.float32))[:, None]
         return functional.binary_cross_entropy_with_logits(module(batch), labels)
 
-    return train(RECIPE, seed, chosen, loss_of)
+    return train(recipe, seed, chosen, loss_of)
 
 
 def logits_of(module: torch.nn.Module, images: Tensor) -> NDArray[np.float64]:
