@@ -17,7 +17,7 @@ from pellucid.core.infill import Constant, Infill, ItemMean
 from pellucid.core.layers import Edit
 from pellucid.core.model import Inputs, Model
 from pellucid.core.replay import Recording
-from pellucid.core.rules import Rules
+from pellucid.core.rules import Rulebook, Rules
 from pellucid.core.target import BoundTarget, Target
 from pellucid.core.windowed import by_window, evaluate_windows, whole
 
@@ -244,7 +244,8 @@ class Probe:
             rules: replacement by torch function, each spelling apart: ``nn.ReLU`` calls ``F.relu``, not ``torch.relu``.
             graph: keep the autograd graph of output and score, back to an ``x`` that has one.
         """
-        self._bound()
+        if self._needs or x is not None or edits or not isinstance(rules, Rulebook):
+            self._bound()  # a rulebook leaves the output as it is, so the targets can be bound on this very pass
         names = tuple(self.model.find(name, self.inputs).name for name in layers)
         for name in edits or {}:
             self.model.check_edit(name, self.inputs)

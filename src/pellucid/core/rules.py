@@ -16,7 +16,10 @@ Table = Mapping[Callable[..., Any], Callable[..., Any]]
 
 
 class Rulebook(ABC):
-    """Rules that see every operation with its place, and the model's inputs and output besides."""
+    """Rules that see every operation with its place, and the model's inputs and output besides.
+
+    They change what goes back, never the values that go forward: targets may be bound on a pass under them.
+    """
 
     @abstractmethod
     def begin(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

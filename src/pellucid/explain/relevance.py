@@ -79,7 +79,7 @@ class LRP(Explainer):
         equation=r"R_i = \sum_j \frac{x_i w_{ij}}{\sum_{i'} x_{i'} w_{i'j} + b_j}\, R_j",
         source="bach2015lrp",
         cost_note="one forward and backward in which each layer is evaluated once or twice more",
-        asks=frozenset({Ask.OUTPUT}),
+        asks=frozenset(),
         signed=True,
         completes=True,
     )
@@ -157,7 +157,7 @@ class DeepTaylor(Explainer):
         equation=r"R_i = \sum_j \frac{x_i w_{ij}^+}{\sum_{i'} x_{i'} w_{i'j}^+}\, R_j",
         source="montavon2017deeptaylor",
         cost_note="one forward and backward in which each layer is evaluated once or twice more",
-        asks=frozenset({Ask.OUTPUT}),
+        asks=frozenset(),
         signed=False,
         completes=True,
     )
@@ -209,7 +209,7 @@ def relevance_of(probe: Probe, treatment: Treatment, signed: bool) -> Attributio
         unit=probe.target.unit,
         signed=signed,
         cell=(1.0,) * probe.grid.rank,
-        difference=ledger.start.to(probe.baseline_score),
+        difference=ledger.start.to(done.score[probe.aim]),
         ledger=ledger,
         warnings=_warnings(book, ledger, done.score[probe.aim]),
     )
