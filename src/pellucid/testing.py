@@ -315,4 +315,5 @@ def check_metric(metric: Metric, explainer: Explainer, rank: int, task: Task) ->
     said = [bool(r) for r in reasons] or [False] * len(values)
     _require(torch.isnan(values).tolist() == said, "NaN without a reason, or a reason without NaN")
     _require(torch.allclose(values, again, equal_nan=True), "the same seed gave another value")
-    _require(torch.allclose(values[:1], alone, rtol=1e-5, atol=1e-6, equal_nan=True), "the value depends on the batch")
+    # the last digits of a map depend on the batch, and voxels that are tied but for these may change places
+    _require(torch.allclose(values[:1], alone, rtol=1e-5, atol=1e-4, equal_nan=True), "the value depends on the batch")

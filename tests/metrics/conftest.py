@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from torch import Tensor
 
-from pellucid.core.card import Cost
+from pellucid.core.explainer import Explainer
 from pellucid.core.explanation import Attribution
 from pellucid.core.model import Model, OutputSpec
 from pellucid.core.prepare import InputSpec
@@ -17,15 +17,11 @@ from pellucid.explain.gradient import Saliency
 
 
 @dataclass(frozen=True)
-class Stand:
+class Stand(Explainer, abstract=""):
     """Stands in for a method: answers with a function of the probe. Not declared, so that no registry learns of it."""
 
     answer: Callable[[Probe], Tensor]
-    name: str = "Stand"
-    card: Any = Saliency.card
-
-    def cost(self, probe: object) -> Cost:
-        return Cost()
+    card: ClassVar = Saliency.card
 
     def __call__(self, probe: Probe) -> Attribution:
         return given(self.answer(probe))

@@ -10,7 +10,8 @@ from torch import nn
 from pellucid.core.errors import BadOption, BadRegion
 from pellucid.core.grid import Calibration, Grid
 from pellucid.core.probe import Scene
-from pellucid.metrics.localization import Dice, HitRate, IoU
+from pellucid.metrics.localization.overlap import Dice, IoU
+from pellucid.metrics.localization.pointing import HitRate
 
 RANKS = (2, 3)
 SHAPE = {2: (9, 12), 3: (5, 6, 7)}

@@ -19,7 +19,8 @@ from pellucid.explain.gradient import InputXGradient, Saliency
 from pellucid.explain.occlusion import Occlusion
 from pellucid.explain.path import IntegratedGradients
 from pellucid.metrics.faithfulness.curves import DeletionAUC, InsertionAUC
-from pellucid.metrics.localization import Dice, HitRate, IoU
+from pellucid.metrics.localization.overlap import Dice, IoU
+from pellucid.metrics.localization.pointing import HitRate
 from pellucid.metrics.randomization import ModelParameterRandomization
 
 

@@ -9,7 +9,8 @@ from pellucid.core.probe import Probe
 from pellucid.core.target import ClassScore
 from pellucid.explain.gradient import Saliency
 from pellucid.metrics.faithfulness.curves import DeletionAUC, InsertionAUC
-from pellucid.metrics.localization import Dice, HitRate, IoU
+from pellucid.metrics.localization.overlap import Dice, IoU
+from pellucid.metrics.localization.pointing import HitRate
 from pellucid.metrics.randomization import ModelParameterRandomization
 
 CURVES = [DeletionAUC(4), InsertionAUC(4)]

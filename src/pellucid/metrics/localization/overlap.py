@@ -1,27 +1,21 @@
-"""Whether a map lies where an expert (or planted truth) says the finding is."""
+"""Overlap of a map with the region that an expert (or planted truth) gives."""
 
 from abc import ABC
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Bool
-from scipy.ndimage import distance_transform_edt
 from skimage.filters import threshold_otsu
 from torch import Tensor
 
 from pellucid.core.card import MetricCard, Property
-from pellucid.core.errors import BadOption, BadRegion
+from pellucid.core.errors import BadOption
 from pellucid.core.explainer import Explainer
-from pellucid.core.explanation import Answer, Attribution
-from pellucid.core.grid import Calibration, Grid
+from pellucid.core.explanation import Answer
 from pellucid.core.metric import Metric, Score
 from pellucid.core.probe import Probe
-
-_NO_REGION = "no expert or planted region"
-_NO_MAP = "the answer is not a map"
-_NOT_FINITE = "the map is not finite"
+from pellucid.metrics.localization.truth import NOT_FINITE, compared
 
 
 @dataclass(frozen=True)
@@ -37,20 +31,20 @@ class _Overlap(Metric, ABC, abstract=""):
             raise BadOption(f"expected threshold 'area' or 'otsu', got {self.threshold!r}", "choose one of these")
 
     def _overlap(self, probe: Probe, answer: Answer, region: Tensor | None, dice: bool) -> Score:
-        maps = _maps(answer, probe)
-        if region is None or maps is None:
-            return Score.undefined(self, probe.batch, _NO_REGION if region is None else _NO_MAP)
-        _check(region, probe.grid)
+        given = compared(self, probe, answer, region)
+        if isinstance(given, Score):
+            return given
+        maps, truth = given
         values, reasons = [], []
         for one in maps:
-            value, reason = self._one(one, region.cpu(), dice)
+            value, reason = self._one(one, truth, dice)
             values.append(value)
             reasons.append(reason)
         return Score(self.name, torch.tensor(values, dtype=torch.float64), tuple(reasons), self.settings())
 
     def _one(self, values: Tensor, region: Tensor, dice: bool) -> tuple[float, str]:
         if not bool(torch.isfinite(values).all()):
-            return float("nan"), _NOT_FINITE
+            return float("nan"), NOT_FINITE
         if bool(values.max() == values.min()):
             return float("nan"), "the map is constant: it has no highest part"
         size = int(region.sum())
@@ -145,80 +139,3 @@ class Dice(_Overlap):
     ) -> Score:
         """See ``Metric``."""
         return self._overlap(probe, answer, region, dice=True)
-
-
-@dataclass(frozen=True)
-class HitRate(Metric):
-    """Whether the map's highest point lies in the expert's region (the pointing game).
-
-    Tied maxima count at their expected value: the share of them inside, so a constant map scores the region's share of
-    the image and not 1. One point says nothing about the rest of the map; chance is the region's share, in the detail.
-
-    Returns:
-        Score from 0 to 1, higher is better; undefined without a region, or when millimeters are asked of pixels.
-
-    Raises:
-        BadRegion: the region is empty, everything or of another shape.
-
-    Source:
-        zhang2018topdown, and saporta2022chexlocalize for the name.
-
-    Example:
-        >>> HitRate(radius_mm=5).settings()
-        {'radius_mm': 5}
-    """
-
-    radius_mm: Annotated[float, "a peak this near to the region still hits; needs millimeters"] = 0.0
-
-    card: ClassVar[MetricCard] = MetricCard(
-        measures=Property.LOCALIZATION,
-        shows="whether the map's highest point lies in the expert's region",
-        caution="one point only; a large region is hit by chance",
-        equation=r"|\arg\max \cap\, G| \,/\, |\arg\max|",
-        source="zhang2018topdown",
-        cost_note="none",
-        direction="higher",
-        needs_region=True,
-    )
-
-    def __post_init__(self) -> None:
-        if self.radius_mm < 0:
-            raise BadOption(f"expected a radius of at least 0 mm, got {self.radius_mm}", "0 asks for a hit inside")
-
-    def __call__(
-        self, probe: Probe, answer: Answer, explainer: Explainer, region: Bool[Tensor, "*space"] | None
-    ) -> Score:
-        """See ``Metric``."""
-        maps = _maps(answer, probe)
-        if region is None or maps is None:
-            return Score.undefined(self, probe.batch, _NO_REGION if region is None else _NO_MAP)
-        _check(region, probe.grid)
-        target = region.cpu()
-        if self.radius_mm > 0:
-            if probe.grid.calibration is Calibration.NONE:
-                return Score.undefined(
-                    self, probe.batch, "the image has no millimeters, so a radius in mm means nothing"
-                )
-            distance = distance_transform_edt(~target.numpy(), sampling=probe.grid.spacing)
-            target = torch.from_numpy(np.asarray(distance) <= self.radius_mm)
-        finite = torch.isfinite(maps).flatten(1).all(1)
-        highest = maps == maps.flatten(1).amax(1).view(-1, *(1,) * (maps.ndim - 1))
-        hits = (highest & target).flatten(1).sum(1).double() / highest.flatten(1).sum(1).double()
-        hits[~finite] = torch.nan
-        reasons = tuple("" if f else _NOT_FINITE for f in finite.tolist())
-        return Score(self.name, hits, reasons, self.settings(), {"chance": float(target.double().mean())})
-
-
-def _maps(answer: Answer, probe: Probe) -> Tensor | None:
-    if not isinstance(answer, Attribution):
-        return None
-    return answer.collapsed(probe.model.primary).detach().cpu()
-
-
-def _check(region: Tensor, grid: Grid) -> None:
-    if tuple(region.shape) != grid.shape:
-        raise BadRegion(f"expected a region of shape {grid.shape}, got {tuple(region.shape)}", "use the input's grid")
-    inside = int(region.sum())
-    if inside in (0, region.numel()):
-        what = "empty" if inside == 0 else "the whole image"
-        raise BadRegion(f"the region is {what} on the network's grid", "check that mask and image show the same field")

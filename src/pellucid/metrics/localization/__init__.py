@@ -1,0 +1,1 @@
+"""Localization: whether a map lies where an expert (or planted truth) says the finding is."""
