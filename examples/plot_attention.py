@@ -21,8 +21,8 @@ done = run_case(one.case, load_model(MODELS / "pneumonia_transformer" / "model.t
 
 # %%
 # RawAttention and AttentionRollout would be the same picture for any class: they say what was mixed into the class
-# token. GradientAttentionRollout keeps what raises the score, and shows nothing against. AttnLRP has both signs, and the
-# edges of the patches. Occlusion changed the image and measured: where the others point and it does not, the model
+# token. GradientAttentionRollout keeps what raises the score, and shows nothing against. AttnLRP has both signs, and
+# the edges of the patches. Occlusion changed the image and measured: where the others point and it does not, the model
 # looked and did not care.
 
 figure = draw_panel(done.panel.explanations, Framing(notes=one.case.notes, show_anyway=True, views=1))
