@@ -18,7 +18,7 @@ CARD = MODELS / "pneumonia_transformer" / "model.toml"
 
 def test_attention_of_a_real_film(pellucid: Callable[..., object], shared_data: Path, tmp_path: Path) -> None:
     path = sorted((shared_data / "xray_nih" / "images").glob("*.jpg"))[0]
-    family = {name for name, cls in explainers().items() if cls.card.family is Family.ATTENTION}
+    family = {name for name, cls in explainers().items() if cls.card.family is Family.ATTENTION} | {"AttnLRP"}
     wanted = [word for name in sorted(family - GATES) for word in ("--method", name)]
     done = pellucid("explain", path, "--model", CARD, "--out", tmp_path / "o", "--override", "--json", *wanted)
     assert done.code == 0, done.err

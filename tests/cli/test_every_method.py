@@ -35,7 +35,7 @@ LISTED = [word for text in FEWER for word in ("--method", text)]
 
 def declared(task: str) -> set[str]:
     """Methods for the task; those that read attention are refused on a network that has none."""
-    cards = {name: cls.card for name, cls in explainers().items()}
+    cards = {name: cls.card for name, cls in explainers().items() if name != "AttnLRP"}
     return {name for name, card in cards.items() if task in card.tasks and card.family is not Family.ATTENTION}
 
 

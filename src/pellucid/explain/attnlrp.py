@@ -45,7 +45,7 @@ class AttnLRP(Explainer):
     fallback: Annotated[Fallback, "an operation without a rule: refuse, or take gradient times input"] = "refuse"
 
     card: ClassVar[Card] = Card(
-        family=Family.ATTENTION,
+        family=Family.RELEVANCE,
         shows="how much of the score each voxel accounts for, through attention and values alike",
         caution="patch borders show through; biases and softmax keep relevance; a patent is claimed on the family "
         "(see the docs page on relevance)",
