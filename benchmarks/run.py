@@ -23,6 +23,7 @@ BENCHMARKS = (
     "loops",
     "shapley",
     "partition",
+    "windows",
 )
 LONG = ("engines", "loops")  # light, unless the whole is asked for
 

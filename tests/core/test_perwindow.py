@@ -18,6 +18,7 @@ from pellucid.core.windows import SlidingWindows
 from pellucid.explain.cam import GradCAM, HiResCAM
 from pellucid.explain.channels import AblationCAM, ScoreCAM
 from pellucid.explain.deeplift import DeepLIFT
+from pellucid.explain.relevance import LRP
 
 SPACE = (20, 17)
 
@@ -92,6 +93,19 @@ def test_relevance_of_windows_sums_to_the_difference_of_the_blends(padding: Any)
     if padding == "reflect":  # margins of zeros stay zero, and what differs there belongs to no voxel
         assert float(found.maps["image"][0].sum()) == pytest.approx(promised, rel=1e-3)
     assert not any("per window" in w for w in found.warnings)
+
+
+def test_ledgers_of_windows_add_up_to_the_score() -> None:
+    target, method = RegionScore(1, "box"), LRP()
+    probe = probe_of(local(), SlidingWindows((8, 8), 0.5), method, target)
+    found = answered(method, probe)
+    assert isinstance(found, Attribution)
+    assert found.ledger is not None
+    torch.testing.assert_close(found.ledger.start.float(), probe.baseline_score, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        found.ledger.arrived.float(), found.maps["image"].flatten(1).sum(1), rtol=1e-4, atol=1e-6
+    )
+    assert float(found.ledger.unexplained.abs().max()) < 1e-4
 
 
 def test_a_score_that_bends_is_told() -> None:

@@ -15,6 +15,7 @@ from pellucid.core.explainer import Explainer
 from pellucid.core.explanation import Answer, Attribution
 from pellucid.core.grid import Grid
 from pellucid.core.infill import Infill, filled
+from pellucid.core.ledger import Entry, Ledger
 from pellucid.core.model import OutputSpec
 from pellucid.core.probe import Probe, Scene
 from pellucid.core.target import BoundTarget, Target, tiled
@@ -44,10 +45,10 @@ def answered(explainer: Explainer, probe: Probe) -> Answer:
     windows = probe.model.inference
     if windows is None:
         return explainer(probe)
-    if explainer.card.family is Family.RELEVANCE:
-        return _together(explainer, probe, windows, summed=True)
     if any(ask not in _WHOLE for ask, _ in explainer.needs(probe.model, probe.inputs)):
         return _together(explainer, probe, windows, summed=False)
+    if explainer.card.family in (Family.RELEVANCE, Family.ATTENTION):  # AttnLRP is relevance through attention
+        return _together(explainer, probe, windows, summed=True)
     return explainer(probe)
 
 
@@ -74,6 +75,7 @@ class _Sum:
     maps: dict[str, Tensor] = field(default_factory=dict)
     errors: dict[str, Tensor] = field(default_factory=dict)
     difference: Tensor | None = None
+    ledger: Ledger | None = None
     warnings: dict[str, int] = field(default_factory=dict)
     first: Attribution | None = None
     count: int = 0
@@ -99,6 +101,8 @@ class _Sum:
         if answer.difference is not None:
             part = torch.where(held, answer.difference, 0)
             self.difference = part if self.difference is None else self.difference + part
+        if answer.ledger is not None:
+            self.ledger = _added(self.ledger, answer.ledger, held)
         for text in answer.warnings:
             self.warnings[text] = self.warnings.get(text, 0) + 1
 
@@ -122,8 +126,23 @@ class _Sum:
             maps=maps,
             error=errors or None,
             difference=self.difference if summed else None,
+            ledger=self.ledger if summed else None,
             warnings=(*said, *told),
         )
+
+
+def _added(sums: Ledger | None, one: Ledger, held: Tensor) -> Ledger:
+    """Ledgers of windows, entry by entry; items that a window holds nothing of have none."""
+    kept = {(e.place, e.operation, e.cause): e.amount for e in sums.entries} if sums is not None else {}
+    for e in one.entries:
+        key, amount = (e.place, e.operation, e.cause), torch.where(held, e.amount, 0)
+        kept[key] = kept[key] + amount if key in kept else amount
+    entries = [Entry(*key, amount) for key, amount in kept.items()]
+    entries.sort(key=lambda e: -float(e.amount.abs().sum()))
+    start, arrived = torch.where(held, one.start, 0), torch.where(held, one.arrived, 0)
+    if sums is not None:
+        start, arrived = sums.start + start, sums.arrived + arrived
+    return Ledger(start, arrived, tuple(entries))
 
 
 def _together(explainer: Explainer, probe: Probe, windows: SlidingWindows, summed: bool) -> Attribution:
