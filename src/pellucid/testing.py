@@ -145,7 +145,7 @@ def check_explainer(explainer: Explainer, rank: int, task: Task, windows: Slidin
 
     Shape, finiteness, sign, cost as declared, the model untouched (also after an exception), an item alone equal to
     the item in a batch, the same answer for the same seed. A method that refuses the network's head (``CannotDo``)
-    owes all this for a head that pools; one of attention, for a network that has it.
+    owes all this for a head that pools, or for a network with attention.
 
     Args:
         explainer: an instance.
@@ -156,19 +156,17 @@ def check_explainer(explainer: Explainer, rank: int, task: Task, windows: Slidin
     Raises:
         DeclarationError: what is broken.
     """
+    networks = [small_model(rank, task), small_model(rank, task, cells=1), small_model(rank, task, attentive=True)]
     if explainer.card.family is Family.ATTENTION:
-        _check_on(explainer, rank, *_predicting(windows, *small_model(rank, task, attentive=True)))
-        return
-    try:
-        _check_on(explainer, rank, *_predicting(windows, *small_model(rank, task)))
-    except CannotDo:
-        _check_on(explainer, rank, *_predicting(windows, *small_model(rank, task, cells=1)))
-
-
-def _predicting(
-    windows: SlidingWindows | None, model: Model, x: Tensor, target: Target
-) -> tuple[Model, Tensor, Target]:
-    return replace(model, inference=windows), x, target
+        networks = networks[-1:]
+    for index, (model, x, target) in enumerate(networks, start=1):
+        try:
+            _check_on(explainer, rank, replace(model, inference=windows), x, target)
+        except CannotDo:
+            if index == len(networks):
+                raise
+        else:
+            return
 
 
 def _check_on(explainer: Explainer, rank: int, model: Model, x: Tensor, target: Target) -> None:
