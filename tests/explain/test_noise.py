@@ -15,9 +15,10 @@ from torch import nn
 import pellucid
 from pellucid.core import masking
 from pellucid.core.errors import BadOption
+from pellucid.core.intensity import body_range
 from pellucid.core.probe import Probe, Scene
 from pellucid.core.target import ClassScore
-from pellucid.explain.noise import Moments, SmoothGrad, SquareGrad, VarGrad, body_range
+from pellucid.explain.noise import Moments, SmoothGrad, SquareGrad, VarGrad
 
 RANKS = (2, 3)
 METHODS = {"smooth_grad": SmoothGrad, "square_grad": SquareGrad, "var_grad": VarGrad}
