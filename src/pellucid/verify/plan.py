@@ -215,6 +215,14 @@ ZENNIT = (
         _IG, "zennit", "IntegratedGradients", (PAIR, DENSE, POOLED_3D), options={"steps": _STEPS, "shifted": True}
     ),
     Comparison(_IG, "zennit", "IntegratedGradients", (LINEAR,), options={"steps": _STEPS, "shifted": False}),
+    Comparison("LRP:rule=epsilon", "zennit", "LRP", (DENSE, DENSE_3D), options={"rule": "epsilon"}),
+    Comparison("LRP", "zennit", "LRP", (DENSE, DENSE_3D), options={"rule": "plus"}),
+    Comparison("LRP:rule=epsilon-gamma", "zennit", "LRP", (DENSE, DENSE_3D), options={"rule": "gamma", "gamma": 0.25}),
+    Comparison("LRP:rule=epsilon-alpha2-beta1", "zennit", "LRP", (DENSE, DENSE_3D), options={"rule": "alpha2-beta1"}),
+    Comparison(
+        "LRP:rule=epsilon-plus-flat", "zennit", "LRP", (DENSE, DENSE_3D), options={"rule": "plus", "first": "flat"}
+    ),
+    Comparison("LRP:first=w2", "zennit", "LRP", (DENSE, DENSE_3D), options={"rule": "plus", "first": "w2"}),
 )
 
 MAPS: tuple[Comparison, ...] = (*CAPTUM, *TORCHCAM, *MONAI, *GRADCAM, *ZENNIT)
