@@ -143,3 +143,21 @@ def test_the_model_and_the_map_are_as_before(items):
     before = explainer(probe).maps["image"].clone()
     Sweep(probe, explainer, [moving(probe, (0.1,))]).run()
     assert torch.equal(explainer(probe).maps["image"], before)
+
+
+def test_a_layer_is_read_in_the_pass_that_explains():
+    probe, explainer = probe_of()
+    make = shifted((0.1, 0.2))
+
+    def asking(layers):
+        (found,) = yield (Moved(lambda: make(probe), lambda again: again.activation, layers),)
+        return score_of(torch.stack([f["1"].sum(1) if f else torch.zeros(2) for f in found]).sum(0))
+
+    def blind():
+        (found,) = yield (Moved(lambda: make(probe), lambda again: again.score),)
+        return score_of(torch.stack(found).sum(0))
+
+    reading, _ = Sweep(probe, explainer, [asking(("1",)), blind()]).run()
+    assert probe.spent.own == Cost(4, 4)
+    expected = sum(probe.run(x, layers=("1",)).activation["1"].sum(1) for x in make(probe))
+    assert torch.allclose(reading.values, expected)

@@ -145,9 +145,9 @@ class Probe:
         other._kept["bound"] = self._bound()
         return other
 
-    def elsewhere(self, inputs: Inputs) -> "Probe":
-        """A fresh probe of the same model at other inputs, with the targets bound on this one, no engine."""
-        other = Probe(self.model, inputs, self.targets, self._needs, self.scene, self.precision)
+    def elsewhere(self, inputs: Inputs, needs: Iterable[Need] = ()) -> "Probe":
+        """A fresh probe at other inputs, opened for ``needs`` too, with the targets bound on this one, no engine."""
+        other = Probe(self.model, inputs, self.targets, self._needs.union(needs), self.scene, self.precision)
         other.aim = self.aim
         other._kept["bound"] = self._bound()
         return other

@@ -17,13 +17,14 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from pellucid.core.card import Cost, shared_cost
+from pellucid.core.card import Ask, Cost, shared_cost
 from pellucid.core.errors import PellucidError
 from pellucid.core.explainer import Explainer
 from pellucid.core.explanation import Answer
 from pellucid.core.infill import Infill
 from pellucid.core.masking import Stream
 from pellucid.core.metric import Metric, Score
+from pellucid.core.perwindow import answered
 from pellucid.core.probe import Probe
 
 _Digest = bytes
@@ -51,12 +52,14 @@ class Again:
         answer: of the same explainer, for the same targets.
         score: of the target there, "batch".
         output: of the model there.
+        activation: of the layers that any of the questions reads, by name.
     """
 
     inputs: Mapping[str, Tensor]
     answer: Answer
     score: Tensor
     output: Tensor
+    activation: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,10 +69,12 @@ class Moved:
     Args:
         inputs: makes the inputs anew at each call, each one version of the batch.
         reduce: takes what the metric needs of each; maps are not kept.
+        layers: full names of layers that are read in the same pass.
     """
 
     inputs: Callable[[], Iterable[Mapping[str, Tensor]]]
     reduce: Callable[[Again], Any]
+    layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,8 +193,10 @@ class Sweep:
             places = wanted.pop(digest, None)
             if places is None:
                 continue
-            probe = self._probe.elsewhere(x)
-            again = Again(x, self._explainer(probe), probe.baseline_score, probe.output)
+            layers = dict.fromkeys(layer for key, _ in places for layer in group[key].layers)
+            probe = self._probe.elsewhere(x, [(Ask.ACTIVATION, layer) for layer in layers])
+            answer, read = answered(self._explainer, probe), {layer: probe.activation(layer) for layer in layers}
+            again = Again(x, answer, probe.baseline_score, probe.output, read)
             self._probe.spent.own += probe.spent.shared + probe.spent.own
             for key, place in places:
                 found[key][place] = group[key].reduce(again)
