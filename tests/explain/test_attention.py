@@ -1,5 +1,7 @@
 """RawAttention, AttentionRollout and GradientAttentionRollout on vision transformers, against dense matrices."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pellucid.core.errors import BadOption, CannotDo
-from pellucid.core.model import Model, OutputSpec
+from pellucid.core.model import Abilities, Model, OutputSpec
 from pellucid.core.prepare import InputSpec
 from pellucid.core.probe import Probe, Scene
 from pellucid.core.space import resize
@@ -320,3 +322,39 @@ def test_half_precision_is_close():
     half = method(Probe(single, x.float(), ClassScore(1), needs, precision="bfloat16")).maps["image"]
     assert half.dtype == torch.float32
     assert float((half - full).abs().max() / full.max()) < 0.1
+
+
+def test_a_format_without_operations_does_not_show_its_attention():
+    model, x = vit()
+    sealed = replace(model, can=Abilities(rules=False, why={"rules": "TorchScript holds no operations of torch"}))
+    with pytest.raises(CannotDo, match="does not show its attention: TorchScript"):
+        AttentionRollout().needs(sealed, {"image": x})
+    with pytest.raises(CannotDo, match="does not show its attention"):
+        AttentionRollout().needs(replace(model, can=Abilities(batch=1)), {"image": x})
+
+
+def test_a_module_that_stumbles_over_coordinates_is_refused():
+    class Strict(Encoder):
+        def forward(self, x):
+            if len(x) > 2:
+                raise ValueError("two items at most")
+            return super().forward(x)
+
+    with pytest.raises(CannotDo, match=r"stumbled over coordinates \(two items at most"):
+        AttentionRollout().needs(Model(Strict(True, True), (InputSpec(rank=3),)), {"image": torch.zeros(1, 1, 8, 8, 8)})
+
+
+def test_attention_over_channels_is_left_out():
+    class Crossed(Encoder):
+        def forward(self, x):
+            y = self.embed(x).flatten(2)
+            y = y + (y @ y.transpose(1, 2)).softmax(-1) @ y  # channels attend to channels
+            return self.head(self.encode(y.transpose(1, 2)).mean(1))
+
+    torch.manual_seed(0)
+    model, x = Model(Crossed(True, True).eval(), (InputSpec(),)), torch.randn(2, 1, 8, 12)
+    assert [bool(one) and one.placed for one in attention_of(model, {"image": x})] == [False, True, True]
+    method = GradientAttentionRollout()
+    probe = opened(method, model, x)
+    assert method(probe).cell == (4.0, 4.0)
+    assert [w.shape[-1] for w in probe.attention.weights] == [6, 6]

@@ -6,6 +6,7 @@ import torch
 from monai.networks.nets.swin_unetr import SwinTransformer, SwinUNETR, WindowAttention
 from torch import nn
 
+from pellucid.core.errors import CannotDo
 from pellucid.core.model import Model, OutputSpec
 from pellucid.core.prepare import InputSpec
 from pellucid.core.probe import Probe, Scene
@@ -137,3 +138,16 @@ def test_segmentation_in_two_and_three_dimensions(flash):
             assert answer.maps["image"].shape == x.shape
             assert answer.cell == ((16.0,) * rank if isinstance(method, RawAttention) else (2.0,) * rank)
             assert torch.allclose(probe.output, net(x), atol=1e-4)
+
+
+def test_checkpointed_layers_are_refused_with_the_mend():
+    torch.manual_seed(0)
+    net = SwinUNETR(1, 2, feature_size=12, num_heads=(1, 2, 2, 2), depths=(1, 1, 1, 1), spatial_dims=2)
+    for module in net.modules():
+        if type(module).__name__ in ("SwinTransformerBlock", "BasicLayer"):
+            module.use_checkpoint = True
+    model, x = Model(net, (InputSpec(),), OutputSpec("segmentation")), torch.randn(1, 1, 64, 64)
+    method = GradientAttentionRollout()
+    box = torch.ones(64, 64, dtype=torch.bool)
+    with pytest.raises(CannotDo, match=r"activation checkpointing.*use_checkpoint=False"):
+        method(Probe(model, x, RegionScore(1, "box"), method.needs(model, {"image": x}), Scene(regions={"box": box})))

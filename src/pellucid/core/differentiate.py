@@ -5,6 +5,7 @@ from typing import cast
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import CheckpointError
 
 from pellucid.core.errors import CannotDo
 
@@ -30,7 +31,7 @@ def gradients(
         retain: whether the graph stays for the targets that follow.
 
     Raises:
-        CannotDo: the score depends on no tensor that has a gradient.
+        CannotDo: the score depends on no tensor that has a gradient, or layers are computed again behind our back.
     """
     tensors = [t for parts in wrt.values() for t in parts]
     if not tensors or not score.requires_grad:
@@ -38,7 +39,13 @@ def gradients(
             f"the score of {name!r} has no gradient: the inputs are integers, or the module cuts its graph",
             "remove torch.no_grad, .detach() or argmax from its forward, or use a perturbation method (Occlusion)",
         )
-    given = torch.autograd.grad(score.sum(), tensors, retain_graph=retain, create_graph=graph, allow_unused=True)
+    try:
+        given = torch.autograd.grad(score.sum(), tensors, retain_graph=retain, create_graph=graph, allow_unused=True)
+    except CheckpointError as error:  # what is computed again in the backward pass is not computed as it was watched
+        raise CannotDo(
+            "the module computes layers again in its backward pass (activation checkpointing), unwatched",
+            "switch checkpointing off (MONAI: use_checkpoint=False); gradients here need no training memory",
+        ) from error
     found = iter(cast(tuple[Tensor | None, ...], given))  # torch's own types forget what allow_unused may give
     return {key: [_or_zero(next(found), t) for t in parts] for key, parts in wrt.items()}
 
