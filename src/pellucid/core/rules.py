@@ -21,6 +21,11 @@ class Rulebook(ABC):
     They change what goes back, never the values that go forward: targets may be bound on a pass under them.
     """
 
+    @property
+    def additive(self) -> bool:
+        """Whether what goes back for a sum of outputs is the sum of theirs: then windows may be taken one by one."""
+        return False
+
     @abstractmethod
     def begin(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The inputs as the module is to get them."""

@@ -72,7 +72,7 @@ def by_window(what: str) -> CannotDo:
 def _check(work: Work) -> None:
     if work.layers or work.want - {Ask.OUTPUT, Ask.INPUT_GRADIENT}:
         raise by_window("a layer has an output in each window, none for the whole image")
-    if work.replay is not None or isinstance(work.rules, Rulebook):
+    if work.replay is not None or (isinstance(work.rules, Rulebook) and not work.rules.additive):
         raise by_window("what is remembered of one run cannot be played back in many windows")
 
 

@@ -166,6 +166,11 @@ class Propagation(Rulebook, ABC):
         self._marks: Any = WeakTensorKeyDictionary()
         self._kinds: dict[Any, tuple[str, Handler | None] | None] = {}
 
+    @property
+    def additive(self) -> bool:
+        """See ``Rulebook``; positive parts of each window are not those of the whole."""
+        return not self.treatment.positive
+
     # what the probe calls --------------------------------------------------------------------------------------------
 
     def begin(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -214,7 +219,7 @@ class Propagation(Rulebook, ABC):
                 total, parts = total.clamp(min=0), parts.clamp(min=0)
                 share = total / parts.flatten(1).sum(1).clamp_min(torch.finfo(g.dtype).tiny)
                 g = torch.where(parts > 0, g, 0.0) * share.view(-1, *(1,) * (g.ndim - 1))
-            self.books.start = total
+            self.books.start = total if self.books.start is None else self.books.start + total
             return g
 
         out = output.clone()
