@@ -188,10 +188,10 @@ class Doors(TorchFunctionMode, ABC):
                 return multi_head(bound.arguments)
         found = product_of(name, args, self.mark)
         if found is not None:
-            return self.multiply(found, func, args, kwargs)
+            return self._multiply(found, func, args, kwargs)
         if name in _SOFTMAX:
             return self.soften(func, args, kwargs)
-        return self.other(name, func, args, kwargs)
+        return self._other(name, func, args, kwargs)
 
     def soften(self, func: Any, args: Any, kwargs: Any) -> Any:
         """A softmax: marked if it goes over the last axis."""
@@ -204,13 +204,13 @@ class Doors(TorchFunctionMode, ABC):
         dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
         return args[0].dim() > 2 and dim in (-1, args[0].dim() - 1)
 
-    def other(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+    def _other(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         """Any other call: the mark stays where the weights are only moved."""
         out = func(*args, **kwargs)
         return out if name in CARRIES else _unmarked(out)
 
     @abstractmethod
-    def multiply(self, found: Product, func: Any, args: Any, kwargs: Any) -> Any:
+    def _multiply(self, found: Product, func: Any, args: Any, kwargs: Any) -> Any:
         """The product of weights and values."""
 
 
@@ -283,7 +283,7 @@ class Capture(Doors):
             kwargs = {k: _constant(v) for k, v in (kwargs or {}).items()}
         return super().__torch_function__(func, types, args, kwargs)
 
-    def multiply(self, found: Product, func: Any, args: Any, kwargs: Any) -> Any:
+    def _multiply(self, found: Product, func: Any, args: Any, kwargs: Any) -> Any:
         """Keep weights and output, as leaves where nothing before them is recorded."""
         call, self._calls = self._calls, self._calls + 1
         lead = self._leads[call] if call < len(self._leads) else None

@@ -69,7 +69,7 @@ class Follow(Doors):
         out = func(*args, **kwargs)
         return torch.full_like(out, torch.nan).as_subclass(Weighing) if weighs else out
 
-    def multiply(self, found: Product, func: Any, args: Any, kwargs: Any) -> Any:
+    def _multiply(self, found: Product, func: Any, args: Any, kwargs: Any) -> Any:
         """Note the tokens of an attention; the result lies where its queries do."""
         lead = torch.broadcast_shapes(found.weights.shape[:-2], found.values.shape[:-2])
         rows = self._rows(found.weights)
@@ -86,7 +86,7 @@ class Follow(Doors):
         same = torch.isclose(held, held[..., :1], equal_nan=True).all(-1) if held.stride(-1) else True
         return torch.where(torch.as_tensor(same), held[..., 0], torch.nan)
 
-    def other(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+    def _other(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         """Any other call, by its kind."""
         places = [a for a in _flat((args, kwargs)) if isinstance(a, _PLACES)]
         if not places:

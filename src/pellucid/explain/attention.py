@@ -88,7 +88,14 @@ def origin(probe: Probe, last: Attention) -> Tensor:
 
 
 def drawn(probe: Probe, state: Tensor, side: Side, unit: str) -> Attribution:
-    """A state on the primary input's grid."""
+    """A state on the primary input's grid.
+
+    Args:
+        probe: of the answer.
+        state: "batch cell".
+        side: whose cells they are.
+        unit: of a value.
+    """
     count = prod(side.grid)
     cells, total = state[:, :count], state.sum(1)
     warnings = []
