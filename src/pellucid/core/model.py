@@ -6,6 +6,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from math import prod
 from typing import Any, Literal
 
@@ -119,6 +120,7 @@ class Model:
         layer: default layer for methods that need one; None: found by a trace.
         call: inputs are passed ``positional``, ``keyword`` or as one ``dict``.
         inference: how images larger than the network's input are predicted; None: they go in whole.
+        findings: about the module, by what was asked; each is made once, by who asks.
 
     Example:
         >>> model = Model(nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
@@ -134,7 +136,7 @@ class Model:
     layer: str | None = None
     call: Literal["positional", "keyword", "dict"] = "positional"
     inference: SlidingWindows | None = None
-    findings: dict[tuple[object, ...], Any] = field(default_factory=dict, repr=False)  # each made once, by who asks
+    findings: dict[tuple[object, ...], Any] = field(default_factory=dict, repr=False)
     _traces: dict[_Shapes, tuple[LayerShape, ...]] = field(default_factory=dict, repr=False)
     _defaults: dict[_Shapes, str] = field(default_factory=dict, repr=False)
     _lock: Any = field(default_factory=threading.RLock, repr=False)
@@ -247,7 +249,7 @@ class Model:
         Raises:
             CannotDo: with the reason.
         """
-        can, tensors = self.can, (*self.module.parameters(), *self.module.buffers())
+        can, tensors = self.can, chain(self.module.parameters(), self.module.buffers())
         if wanted["gradient"] and any(t.is_inference() for t in tensors):
             raise CannotDo(
                 "the model was made under torch.inference_mode, which forbids gradients for good",
