@@ -177,7 +177,7 @@ class Propagation(Rulebook, ABC):
         """See ``Rulebook``."""
         for name, x in inputs.items():
             if x.requires_grad:
-                self.marked(x, raw=True, bounds=self.treatment.bounds.get(name))
+                self.marked(x, Mark(raw=True, bounds=self.treatment.bounds.get(name)))
         return inputs
 
     def operate(
@@ -252,12 +252,16 @@ class Propagation(Rulebook, ABC):
 
     def noted(self, out: Tensor, constant: Tensor, note: Note, cause: str) -> None:
         """Have ``note`` told, under ``cause``, what a ``constant`` that is part of ``out`` takes."""
-        if out.requires_grad:
-            out.register_hook(lambda g: note(cause, dotted(g, constant.detach().to(g))))
 
-    def marked(self, t: Tensor, **known: Any) -> Tensor:
+        def kept(g: Tensor) -> None:
+            note(cause, dotted(g, constant.detach().to(g)))
+
+        if out.requires_grad:
+            out.register_hook(kept)
+
+    def marked(self, t: Tensor, known: Mark | None = None) -> Tensor:
         """The tensor, known to depend on the input."""
-        self._marks[t] = Mark(**known)
+        self._marks[t] = known or Mark()
         return t
 
     def mark(self, t: Tensor) -> Mark | None:
@@ -342,9 +346,9 @@ class Propagation(Rulebook, ABC):
                 for mine in before:
                     if mine.opened is t:
                         mine.raw, mine.now = False, t
-                self.marked(t, **call.known)
+                self.marked(t, Mark(**call.known))
             elif t.requires_grad and self.mark(t) is None:
-                self.marked(t, **call.known)
+                self.marked(t, Mark(**call.known))
 
 
 def _at(name: str, place: str) -> str:

@@ -57,7 +57,7 @@ class _Relay(torch.autograd.Function):
             if f is factor and not noted:
                 ctx.note("stabilizer", epsilon * s.flatten(1).sum(1))
                 noted = True
-        if not noted:
+        if factor is not None and not noted:
             ctx.note("stabilizer", epsilon * (g * factor).flatten(1).sum(1))
         return (None, None, None, *sent)
 

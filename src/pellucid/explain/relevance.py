@@ -103,6 +103,7 @@ class LRP(Explainer):
     def _treatment(self, probe: Probe) -> Treatment:
         epsilon, plus = Epsilon(self.epsilon), AlphaBeta(epsilon=self.epsilon)
         gamma, two = Gamma(self.gamma, self.epsilon), AlphaBeta(2.0, 1.0, self.epsilon)
+        own = AlphaBeta(self.alpha, self.alpha - 1, self.epsilon)
         of: dict[str, tuple[Rule, Rule]] = {
             "epsilon-plus": (epsilon, plus),
             "epsilon-plus-flat": (epsilon, plus),
@@ -110,7 +111,7 @@ class LRP(Explainer):
             "epsilon-alpha2-beta1": (epsilon, two),
             "epsilon": (epsilon, epsilon),
             "gamma": (gamma, gamma),
-            "alpha-beta": (AlphaBeta(self.alpha, self.alpha - 1, self.epsilon),) * 2,
+            "alpha-beta": (own, own),
             "z+": (plus, plus),
             "0": (Zero(), Zero()),
         }

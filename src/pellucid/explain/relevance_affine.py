@@ -75,7 +75,8 @@ def batch_norm(book: Propagation, call: Call) -> Any:
     if given["training"] or given["running_mean"] is None:
         book.opened(call)
         book.refuse("batch_norm by the statistics of this batch", call.place)
-        return F.batch_norm(book.settled(x), *(given[n] for n in names[1:5]), True, 0.0, given["eps"] or 1e-5)
+        gain, shift, epsilon = given["weight"], given["bias"], given["eps"] or 1e-5
+        return F.batch_norm(book.settled(x), None, None, gain, shift, training=True, eps=epsilon)
     deviation = (given["running_var"] + (1e-5 if given["eps"] is None else given["eps"])).sqrt()
     scale = 1 / deviation if given["weight"] is None else given["weight"].detach() / deviation
     shift = -given["running_mean"] * scale
@@ -115,7 +116,7 @@ def _folded(book: Propagation, call: Call, pending: Pending, by: tuple[Tensor, T
 
 def matmul(book: Propagation, call: Call) -> Any:
     """A product of two matrices: as a linear layer where one is constant or weighs; else each gets half."""
-    left, right = call.args[0], call.args[1] if len(call.args) > 1 else call.named.get("other", call.named.get("mat2"))
+    left, right = call.every[:2]
     if call.name in ("__rmatmul__",):
         left, right = right, left
     operation = torch.matmul if call.name in ("__rmatmul__", "__matmul__") else call.operation

@@ -123,7 +123,9 @@ def softmax(book: Propagation, call: Call) -> Any:
     x, note = call.live[0][0].detach(), book.note(call)
     y = out.detach()
     if call.name == "softmax" and out.requires_grad and isinstance(axis, int):
-        out.register_hook(
-            lambda g: note("softmax", (y * g - x * y * (g - (y * g).sum(axis, keepdim=True))).flatten(1).sum(1))
-        )
+
+        def kept(g: Tensor) -> None:
+            note("softmax", (y * g - x * y * (g - (y * g).sum(axis, keepdim=True))).flatten(1).sum(1))
+
+        out.register_hook(kept)
     return out

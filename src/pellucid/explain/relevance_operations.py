@@ -9,7 +9,7 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from pellucid.explain.propagation import Call, Handler, Propagation, tensors_of
+from pellucid.explain.propagation import Call, Handler, Mark, Propagation, tensors_of
 from pellucid.explain.relay import Share, relayed
 from pellucid.explain.relevance_affine import batch_norm, convolution, dense, einsum, matmul
 from pellucid.explain.relevance_elementwise import (
@@ -50,7 +50,7 @@ def _bound(book: Propagation, call: Call, out: Any) -> None:
     low, high = (tensors_of((_moved(call, i),), {}) for i in (0, 1))
     for t, bounds in zip(found, zip(low, high, strict=True), strict=True):
         if book.mark(t) is None:
-            book.marked(t, raw=True, bounds=bounds)
+            book.marked(t, Mark(raw=True, bounds=bounds))
         else:  # as it was
             call.known["bounds"] = bounds
 
