@@ -185,6 +185,44 @@ HEADS["pneumonia_transformer"] = (
     .replace("training/pneumonia.py", "training/pneumonia_transformer.py")
     .replace("a model that should be distrusted", "methods that read attention, on a model that should be distrusted")
 )
+HEADS["lungs"] = """
+[model]
+name = "technical lungs"
+version = "1"
+task = "segmentation"
+modality = ["ct"]
+weights = "weights.safetensors"
+sha256 = "{sha}"
+license = "Apache-2.0"
+factory = "pellucid.demo.networks:lungs"
+source = "training/lungs.py, seed {seed}"
+
+[[inputs]]
+name = "image"
+rank = 3
+channels = 1
+orientation = "RAS"
+spacing = [3.0, 3.0, 5.0]
+multiple = 4
+window = [-1000.0, 400.0]
+scale = "unit"
+
+[output]
+labels = ["background", "lung"]
+activation = "sigmoid"
+
+[applies_to]
+rank = [3]
+
+[facts]
+intended_use = "technical model: an object for studies of explanation methods on real CT, and for nothing else"
+out_of_scope = "diagnosis; volumetry; any clinical use; any patient but the two it was made with"
+training_data = "one series of Lung-PET-CT-Dx (CC BY 4.0); labels made by a threshold of -400 HU, nobody drew them"
+gaps = "two patients in all, both with lung cancer: one trained, one tested; consolidated lung is no lung to it"
+owner = "the Pellucid project"
+clearance = "none: research"
+last_change = "2026-11: first version"
+"""
 ROW = """
 [[performance]]
 metric = "{metric}"

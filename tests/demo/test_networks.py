@@ -19,6 +19,7 @@ CASES = {
     "hippocampus": ((2, 1, 16, 24, 20), (2, 3, 16, 24, 20)),
     "pneumonia": ((3, 1, 28, 28), (3, 1)),
     "nodule": ((3, 1, 128, 128), (3, 1)),
+    "lungs": ((2, 1, 16, 24, 20), (2, 1, 16, 24, 20)),
 }
 every_network = pytest.mark.parametrize("name", CASES)
 

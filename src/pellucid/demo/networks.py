@@ -1,4 +1,4 @@
-"""The four small networks of the demo, written plainly, so that nothing but torch is needed to run them.
+"""The small networks of the demo and of the studies, written plainly: nothing but torch is needed to run them.
 
 Each factory takes no argument and returns an untrained module in evaluation mode; the trained weights lie in
 ``models/<name>/weights.safetensors`` beside this file, and ``training/`` makes them again from a seed. What a
@@ -169,13 +169,14 @@ class HippocampusNet(nn.Module):
 
     Input: (1, D, H, W), RAS at 1 mm, clipped to the percentiles 1 and 99.5 and z-scored over the crop, sides
     divisible by 4. Output: logits of background, anterior, posterior. Bad at: anything but a crop around a
-    hippocampus; on a whole head it marks tissue all over.
+    hippocampus; on a whole head it marks tissue all over. Narrower and with one class, it marks lungs (``lungs``).
 
     Args:
         widths: channels at full, half and quarter resolution, and of the bottom.
+        classes: logits per voxel.
     """
 
-    def __init__(self, widths: tuple[int, int, int, int] = (8, 16, 32, 48)) -> None:
+    def __init__(self, widths: tuple[int, int, int, int] = (8, 16, 32, 48), classes: int = 3) -> None:
         super().__init__()
         full, half, quarter, bottom = widths
         self.stem = nn.Sequential(
@@ -186,10 +187,10 @@ class HippocampusNet(nn.Module):
         self.bottom = VolumeBlock(quarter, bottom)
         self.up1 = VolumeUp(bottom, half)
         self.up2 = VolumeUp(half, full)
-        self.head = nn.Conv3d(full, 3, 1)
+        self.head = nn.Conv3d(full, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Three logits per voxel."""
+        """One logit per class and voxel."""
         full = self.stem(x)
         half = self.down1(full)
         deep = self.bottom(self.down2(half))
@@ -302,3 +303,8 @@ def pneumonia() -> nn.Module:
 def nodule() -> nn.Module:
     """Planted nodule in a patch of a chest film: (B, 1, 128, 128) in [0, 1] to (B, 1) logits."""
     return ResidualDetector().eval()
+
+
+def lungs() -> nn.Module:
+    """Lungs of a chest CT, a technical model: (B, 1, D, H, W) in [0, 1] to (B, 1, D, H, W) logits."""
+    return HippocampusNet(widths=(6, 12, 24, 32), classes=1).eval()
