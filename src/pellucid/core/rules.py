@@ -52,7 +52,7 @@ Rules = Table | Rulebook
 
 
 def called(model: Callable[[Mapping[str, Tensor]], Tensor], module: nn.Module, x: Any, rules: Rules | None) -> Tensor:
-    """The model's output at the named inputs ``x``, with operations replaced by the rules."""
+    """The output of ``model``, which calls ``module``, at the named inputs ``x``, by the ``rules``."""
     if isinstance(rules, Rulebook):
         given = rules.begin(x)
         with _Places(module) as places, _Booked(rules, places):

@@ -8,11 +8,11 @@ Another method reuses it by giving a ``Treatment`` of its own to ``relevance_ope
 of it whose ``handlers`` are ``{**HANDLERS, "softmax": mine}``; a handler gets the propagation and the ``Call``.
 """
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -157,14 +157,17 @@ class Propagation(Rulebook, ABC):
         batch: items.
     """
 
-    handlers: ClassVar[Mapping[str, Handler]]
-
     def __init__(self, treatment: Treatment, batch: int) -> None:
         self.treatment = treatment
         self.books = Books(batch)
         self.without_rule = Counter[str]()
         self._marks: Any = WeakTensorKeyDictionary()
         self._kinds: dict[Any, tuple[str, Handler | None] | None] = {}
+
+    @property
+    @abstractmethod
+    def handlers(self) -> Mapping[str, Handler]:
+        """How each operation is made, by name."""
 
     @property
     def additive(self) -> bool:

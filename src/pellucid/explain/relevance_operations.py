@@ -4,7 +4,7 @@ An operation that is linear without a constant needs nothing: the plain gradient
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -248,4 +248,7 @@ HANDLERS: Mapping[str, Handler] = {
 class Layerwise(Propagation):
     """Relevance by the tables of this module."""
 
-    handlers: ClassVar[Mapping[str, Handler]] = HANDLERS
+    @property
+    def handlers(self) -> Mapping[str, Handler]:
+        """See ``Propagation``."""
+        return HANDLERS
