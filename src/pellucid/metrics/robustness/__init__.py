@@ -1,0 +1,1 @@
+"""Robustness: whether the map stays as it is where the image hardly changes."""
