@@ -11,6 +11,7 @@ from pellucid.core.players import players_of
 from pellucid.core.probe import Probe
 from pellucid.explain.cohort import permutations
 from pellucid.explain.owen import Hierarchy, PartitionSHAP
+from pellucid.explain.references import References
 from pellucid.verify.cohorts import cohort_of, points_of
 from pellucid.verify.ours import Explained
 from pellucid.verify.subjects import Prepared
@@ -67,6 +68,13 @@ def linkage(tree: Hierarchy) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64)
 
 
+def references(prepared: Prepared, method: Method, _ours: Explained) -> Handed:
+    """What each item is compared with: "reference item channel *space"."""
+    settings, name = vars(method), prepared.model.primary
+    found = References(_probe(prepared), settings["baseline"], settings["references"])
+    return {"references": torch.stack([one[name] for one in found])}
+
+
 def _parts(prepared: Prepared) -> tuple[Cohort, Handed]:
     cohort = cohort_of(prepared)
     return cohort, {"parts": cohort.parts.labels[0] - 1}
@@ -95,6 +103,7 @@ HANDS: dict[str, Callable[[Prepared, Method, Explained], Handed]] = {
     "players": players,
     "coalitions": coalitions,
     "hierarchy": hierarchy,
+    "references": references,
     "orders": orders,
     "values": values,
     "regions": regions,

@@ -20,6 +20,7 @@ from pellucid.verify.evidence import Evidence
 from pellucid.verify.formulas import FORMULAS
 from pellucid.verify.games import GAME_FORMULAS
 from pellucid.verify.handing import HANDS, Method
+from pellucid.verify.lifting import LIFT_FORMULAS, LIFTS, SHORTFALLS
 from pellucid.verify.ours import Explained, explained
 from pellucid.verify.parts import PARTS
 from pellucid.verify.plan import MAPS, OF_THE_RANGE, PEERS, PLACES, SIDE_BY_SIDE, TOLERANCES, Comparison
@@ -28,8 +29,9 @@ from pellucid.verify.verdict import Row, Shown, Verdict, Verification
 from pellucid.workbench.registry import cohort_methods, explainers, make_cohort_method, make_explainer
 
 Step = Callable[[str, int], None]
-PLAN = (*MAPS, *PARTS)
-ALL_FORMULAS = FORMULAS | CHANNEL_FORMULAS | GAME_FORMULAS
+PLAN = (*MAPS, *PARTS, *LIFTS)
+ALL_DEFECTS = (*DEMONSTRATIONS, *SHORTFALLS)
+ALL_FORMULAS = FORMULAS | CHANNEL_FORMULAS | GAME_FORMULAS | LIFT_FORMULAS
 _MOST_ERRORS, _SHARP = 4.0, 0.25  # standard errors, of some 12 values at once; the largest against the largest value
 
 
@@ -82,7 +84,7 @@ def chosen(methods: Sequence[str] = (), peers: Sequence[str] = ()) -> Chosen:
     wanted, of = {m.lower() for m in methods or names}, {p.lower() for p in peers or PEERS}
     return Chosen(
         tuple(c for c in PLAN if c.name.lower() in wanted and c.peer.lower() in of),
-        () if methods else tuple(d for d in DEMONSTRATIONS if d.peer.lower() in of),
+        () if methods else tuple(d for d in ALL_DEFECTS if d.peer.lower() in of),
     )
 
 

@@ -32,6 +32,17 @@ def _integrated(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given
     return {"map": found.detach()}
 
 
+def _deep_lift(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: Given) -> Found:
+    """DeepLIFT from black or from the mirrored image, its sum, and the score's difference."""
+    from captum.attr import DeepLift
+
+    start = x.flip(-1) if given.get("mirrored") else torch.zeros_like(x)
+    found = DeepLift(net).attribute(x.clone().requires_grad_(), start, target=labels).detach()
+    with torch.no_grad():
+        rise = (net(x) - net(start))[torch.arange(len(x)), labels]
+    return {"map": found, "sum": found.flatten(1).sum(1), "difference": rise}
+
+
 def _grad_cam(net: nn.Module, x: Tensor, labels: list[int], layer: str, _given: Given) -> Found:
     """Grad-CAM on the layer's cells."""
     from captum.attr import LayerGradCam
@@ -179,6 +190,7 @@ CALLS: dict[str, Callable[..., Found]] = {
     "GuidedBackprop": _gradient("GuidedBackprop"),
     "Deconvolution": _gradient("Deconvolution"),
     "IntegratedGradients": _integrated,
+    "DeepLift": _deep_lift,
     "LayerGradCam": _grad_cam,
     "LayerGradientXActivation": _gradient_x_activation,
     "GuidedGradCam": _guided_grad_cam,

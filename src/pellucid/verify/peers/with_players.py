@@ -1,4 +1,4 @@
-"""Maps as shap, lime and SALib make them from parts of an image, painted on its voxels, under ``map``.
+"""Maps as shap, lime and SALib make them, under ``map``: of parts of an image painted on its voxels, or of voxels.
 
 The parts ("players") are handed over as a label map for each item, and so is what ours drew; the hidden are black.
 """
@@ -127,10 +127,28 @@ def _lime_base(score: Score, _count: int, item: int, given: Given) -> np.ndarray
     return np.array([value for _, value in sorted(found)])
 
 
+def _deep(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: Given) -> Found:
+    """Each item against its references, else against black, and whether the peer refuses its own sum."""
+    import shap
+
+    references = given.get("references", torch.zeros_like(x)[None])
+    maps, refused = [], False
+    for item, label in enumerate(labels):
+        made = shap.DeepExplainer(net, references[:, item].clone())
+        try:
+            made.shap_values(x[item : item + 1], check_additivity=True)
+        except AssertionError:
+            refused = True
+        values = made.shap_values(x[item : item + 1], check_additivity=False)
+        maps.append(torch.as_tensor(np.asarray(values))[..., label])
+    return {"map": torch.cat(maps), "refused": torch.tensor(refused)}
+
+
 CALLS: dict[str, Callable[..., Found]] = {
     "ExactExplainer": _painted(_exact, shared=True),
     "KernelExplainer": _painted(_kernel, shared=True),
     "PartitionExplainer": _painted(_partition, shared=True),
+    "DeepExplainer": _deep,
     "morris.analyze": _painted(_morris, shared=False),
     "LimeImageExplainer": _lime,
     "LimeBase": _painted(_lime_base, shared=False),
