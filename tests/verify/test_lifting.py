@@ -1,4 +1,4 @@
-"""What DeepLIFT and DeepSHAP are compared with: the formula with its defect and without, and the sums that are judged."""
+"""What DeepLIFT and DeepSHAP are compared with: the formula with its defect and without, and judged sums."""
 
 import pytest
 import torch

@@ -27,8 +27,8 @@ def _rescaled(evidence: Evidence, defects: Defects) -> Tensor:
     net, x = evidence.net, evidence.x.clone().requires_grad_()
     a, start = x, torch.zeros_like(x)
     for name in ("conv1", "conv2"):
-        layer = net.get_submodule(name)
-        z, z0 = (functional.conv2d(v, layer.weight, layer.bias, stride=2, padding=1) for v in (a, start))
+        weight, bias = (net.get_submodule(name).get_parameter(kind) for kind in ("weight", "bias"))
+        z, z0 = (functional.conv2d(v, weight, bias, stride=2, padding=1) for v in (a, start))
         start, step = z0.detach().relu(), (z - z0).detach()
         rise = torch.where(step.abs() < _NO_BEND, (z > 0).to(z), (z.detach().relu() - start) / step)
         straight = z.detach().relu() + rise * (z - z.detach())  # the value of the ReLU with the slope of its rise
@@ -53,7 +53,7 @@ def _adds_up(method: str, mirrored: bool = False) -> Callable[[Prepared], Said]:
         if mirrored:
             scene = replace(scene, background={name: prepared.x.flip(-1)})
         answer = make_explainer(method)(Probe(prepared.model, {name: prepared.x}, prepared.target, scene=scene))
-        if not isinstance(answer, Attribution) or answer.difference is None:
+        if not isinstance(answer, Attribution) or answer.gap is None or answer.difference is None:
             return False, "no sum is promised"
         missed = float((answer.gap / answer.difference.abs()).max())
         return missed < _HARDLY, f"{method.partition(':')[0]} misses it by {missed:.0e} of it"
