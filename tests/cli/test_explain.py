@@ -10,7 +10,9 @@ import pydicom.data
 import pytest
 from PIL import Image as Picture
 
+from pellucid.guide.panel import USUAL_METRICS
 from pellucid.io.archive import load_explanation
+from pellucid.workbench.registry import metrics
 
 Command = Callable[..., object]
 METHODS = {"GradCAM", "HiResCAM", "InputXGradient", "IntegratedGradients", "Occlusion", "Saliency"}
@@ -163,11 +165,25 @@ def test_evaluate_scores_every_map(pellucid: Command, classifier: Path, gray_pic
     assert done.code == 0, done.err
     scores = done.json["cases"][0]["scores"]
     named = {(s["method"], s["metric"]) for s in scores}
-    assert len(named) == 2 * 6
+    assert named == {(m, metric) for m in ("GradCAM", "Saliency") for metric in USUAL_METRICS}
     assert all(s["value"] is not None or s["reason"] for s in scores)
     dice = next(s for s in scores if s["metric"] == "Dice" and s["method"] == "Saliency")
     assert 0 <= dice["value"] <= 1
     assert dice["region"] == "expert"
+
+
+def test_evaluate_takes_every_metric_where_all_is_asked(
+    pellucid: Command, classifier: Path, gray_picture: Path, tmp_path: Path
+) -> None:
+    """Small settings are not to be had through ``all``: a tiny network and one cheap map."""
+    done = pellucid(
+        *("evaluate", gray_picture, "--model", classifier, "--trust-code", "--out", tmp_path / "o", "--json"),
+        *("--method", "Saliency", "--metric", "all", "--no-checks"),
+    )
+    assert done.code == 0, done.err
+    scores = done.json["cases"][0]["scores"]
+    assert {s["metric"] for s in scores} == set(metrics())
+    assert all(s["value"] is not None or s["reason"] for s in scores)
 
 
 def test_without_a_region_overlap_is_undefined_and_says_why(

@@ -13,6 +13,7 @@ from pellucid.cli import face
 from pellucid.core.atomic import write_text
 from pellucid.core.errors import PellucidError
 from pellucid.core.infill import parse_infill
+from pellucid.guide.panel import USUAL_METRICS
 from pellucid.io.labelmap import parse_atlas
 from pellucid.io.models import load_model
 from pellucid.io.reader import Cases, iter_cases, read_cases, read_only_mask
@@ -32,7 +33,12 @@ Target = Annotated[
 Method = Annotated[
     list[str] | None, typer.Option("--method", help="NAME or NAME:parameter=value,...; repeatable. all: every method.")
 ]
-MetricName = Annotated[list[str] | None, typer.Option("--metric", help="NAME or NAME:parameter=value; repeatable.")]
+MetricName = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metric", help="NAME or NAME:parameter=value; repeatable; all: every one. Default: nine usual ones."
+    ),
+]
 RegionPath = Annotated[Path | None, typer.Option("--region", help="Mask of the finding by an expert, on the image.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the report and the maps.")]
 Fill = Annotated[
@@ -113,7 +119,8 @@ def evaluate(
 ) -> None:
     """Explain, and score each map: faithfulness, localization against an expert, dependence on the weights."""
     with face.reported(as_json):
-        request = _request(target, method, tuple(metric or metrics()), fill, crop, seed, precision, override)
+        named = tuple(metrics()) if "all" in (metric or ()) else tuple(metric or USUAL_METRICS)
+        request = _request(target, method, named, fill, crop, seed, precision, override)
         request = replace(request, atlas=parse_atlas(atlas) if atlas else None, checks=checks, engine=engine)
         request = replace(request, within=within)
         _run(case, model, out, (region, background), request, face.Session(device, trust_code, audit, as_json))

@@ -1,7 +1,7 @@
 """Score the explanations of a panel; an undefined score says why, and one bad metric never stops the rest."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pellucid.core.card import Cost
@@ -68,6 +68,8 @@ def _finite(value: object) -> object:
     """JSON has no NaN: null stands for it."""
     if isinstance(value, list | tuple):
         return [_finite(v) for v in value]
+    if isinstance(value, Mapping):
+        return {str(k): _finite(v) for k, v in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
