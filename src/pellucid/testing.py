@@ -309,10 +309,11 @@ def check_metric(metric: Metric, explainer: Explainer, rank: int, task: Task) ->
     with unchanged(model.module):
         probe, values, reasons = scored(x)
         _, again, _ = scored(x)
-        _, alone, _ = scored(x[:1])
+    model.module.double()  # the last digits of a map depend on the batch, and a ratio of small changes grows them
+    (_, many, _), (_, alone, _) = scored(x.double()), scored(x[:1].double())
     _require(tuple(values.shape) == (probe.batch,), f"expected one value per item, got {tuple(values.shape)}")
     said = [bool(r) for r in reasons] or [False] * len(values)
     _require(torch.isnan(values).tolist() == said, "NaN without a reason, or a reason without NaN")
     _require(torch.allclose(values, again, equal_nan=True), "the same seed gave another value")
-    # the last digits of a map depend on the batch, and voxels that are tied but for these may change places
-    _require(torch.allclose(values[:1], alone, rtol=1e-5, atol=1e-4, equal_nan=True), "the value depends on the batch")
+    # voxels that are tied but for the last digits may change places
+    _require(torch.allclose(many[:1], alone, rtol=1e-5, atol=1e-4, equal_nan=True), "the value depends on the batch")
