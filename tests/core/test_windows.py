@@ -54,6 +54,26 @@ def test_blend_is_that_of_monai(size: Any, space: Any, overlap: Any, blend: Any,
     assert float((ours - theirs).abs().max()) < 1e-6
 
 
+@pytest.mark.parametrize(
+    ("space", "starts"),
+    [(110, (0, 23, 46)), (124, (0, 30, 60)), (64, (0,)), (65, (0, 1)), (40, (0,)), (128, (0, 32, 64))],
+)
+def test_windows_spread_evenly_over_the_image(space: int, starts: tuple[int, ...]) -> None:
+    """Windows of 64 with overlap one half, as nnU-Net's rule: ceil(free / half) + 1 of them, in equal steps."""
+    windows = SlidingWindows((64, 64), overlap=0.5, spread="even")
+    assert [a for a, b in windows.layout((space, 64)).starts if b == 0] == list(starts)
+
+
+def test_even_windows_blend_to_what_each_voxel_gets() -> None:
+    """A network that looks at one voxel gives the same whatever the windows."""
+    network = nn.Conv2d(1, 2, 1)
+    x = torch.rand(1, 1, 21, 13)
+    output = OutputSpec("segmentation", labels=("a", "b"))
+    model = Model(network, (InputSpec(rank=2),), output, inference=SlidingWindows((8, 8), overlap=0.5, spread="even"))
+    with torch.no_grad():
+        assert torch.allclose(model({"image": x}), network(x), atol=1e-6)
+
+
 def test_seams_move_the_output() -> None:
     """What equals MONAI's blend must not be the network on the whole image."""
     network, x = _network(2), torch.randn(1, 2, 20, 20, generator=torch.Generator().manual_seed(1))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from math import ceil
 from typing import Literal, cast
 
 import torch
@@ -23,7 +24,7 @@ class SlidingWindows:
 
     Windows lie ``int(size * (1 - overlap))`` voxels apart, the last one flush with the image's end; an image smaller
     than a window is padded about its middle, and the output cut back. All as MONAI has it, to float32's last digits.
-    nnU-Net blends alike (Gaussian, overlap one half) but spreads its windows evenly, so its seams lie elsewhere.
+    nnU-Net blends alike (Gaussian, overlap one half) and spreads its windows evenly over the image (``even``).
 
     Args:
         size: of a window in voxels, per axis.
@@ -32,6 +33,8 @@ class SlidingWindows:
         sigma_scale: standard deviation of the Gaussian as a share of the window's size.
         padding: of images smaller than a window: ``constant``, ``reflect``, ``replicate`` or ``circular``.
         value: of ``constant`` padding, in network units.
+        spread: ``flush`` (equal steps, the last window ends where the image ends) or ``even`` (as many windows, all
+            steps alike to one voxel).
 
     Raises:
         BadOption: a number out of its range.
@@ -47,6 +50,7 @@ class SlidingWindows:
     sigma_scale: float = 0.125
     padding: Literal["constant", "reflect", "replicate", "circular"] = "constant"
     value: float = 0.0
+    spread: Literal["flush", "even"] = "flush"
 
     def __post_init__(self) -> None:
         if len(self.size) not in (2, 3) or min(self.size) < 1:
@@ -129,6 +133,10 @@ class Layout:
         """First voxel of each window on the padded image."""
         axes: list[list[int]] = []
         for n, size, overlap in zip(self.padded, self.windows.size, self.windows.overlaps, strict=True):
+            if self.windows.spread == "even":
+                steps = ceil((n - size) / (size * (1 - overlap)))
+                axes.append([round((n - size) * i / max(steps, 1)) for i in range(steps + 1)])
+                continue
             step = max(int(size * (1 - overlap)), 1)
             axes.append([*range(0, n - size, step), n - size])
         return tuple(product(*axes))
