@@ -57,7 +57,7 @@ def _slice(axis: Axes, chest: Chest, where: Places, window: tuple[slice, slice],
     for mask, color in ((where.bone_edge, "#FFD500"), (where.control, "#00E5FF")):
         here = radiological(mask[window][:, :, level])
         axis.imshow(np.ma.masked_where(~here, here), cmap=mpl.colors.ListedColormap([color]), alpha=0.45)
-    axis.set_title("bone edges (yellow), control edges (cyan); R is left")
+    axis.set_title("bone edges yellow, control edges cyan\npatient's right on the left", fontsize=7)
     axis.axis("off")
 
 
@@ -65,7 +65,7 @@ def _map(axis: Axes, name: str, values: NDArray, plane: NDArray) -> None:
     top = float(np.percentile(np.abs(values), 99.5))
     axis.imshow(radiological(values), cmap="PRGn", vmin=-top, vmax=top, aspect="equal")
     axis.contour(radiological(plane), [200.0], colors="#000000", linewidths=0.4)
-    axis.set_title(f"{name}; bone outlined; scale {top:.1g} logit per voxel")
+    axis.set_title(f"{name}, bone outlined\nfull color at {top:.1g} logit per voxel", fontsize=7)
     axis.axis("off")
 
 
@@ -80,5 +80,6 @@ def _forest(axis: Axes, figures: dict, series: Sequence[str]) -> None:
     axis.axvline(1.0, color="#888888", lw=0.8)
     axis.set_yticks(range(len(names)), names)
     axis.invert_yaxis()
-    axis.set_xlabel("mean magnitude on bone edges over control edges\nas far from the lung and as steep; 95% interval")
-    axis.legend(fontsize=7)
+    axis.set_xlabel("bone edges over control edges, mean magnitude,\nas far from the lung and as steep; 95% interval")
+    axis.set_xlim(0.45, 1.7)  # room for the legend
+    axis.legend(fontsize=7, loc="upper left")

@@ -49,13 +49,14 @@ SERIES = (lungs.TEST, lungs.TRAINING)
 SIDES = ("left lung", "right lung")
 WATER = (40.0 - lungs.WINDOW[0]) / (lungs.WINDOW[1] - lungs.WINDOW[0])  # soft tissue of 40 HU in network units
 FILLS = {"soft tissue": WATER, "air": 0.0}
+FLAT = "LRP z+, flat first"
 RULES: Mapping[str, Explainer] = {
     "LRP 0": LRP(rule="0"),
     "LRP epsilon (0.1)": LRP(rule="epsilon", epsilon=0.1),
     "LRP gamma": LRP(rule="gamma"),
     "LRP alpha2-beta1": LRP(rule="alpha-beta"),
     "LRP z+": LRP(rule="z+"),
-    "LRP z+, flat first": LRP(rule="epsilon-plus-flat"),
+    FLAT: LRP(rule="epsilon-plus-flat"),
     "DeepTaylor (zB)": DeepTaylor(),
 }
 OTHERS: Mapping[str, Explainer] = {
@@ -65,7 +66,6 @@ OTHERS: Mapping[str, Explainer] = {
     "DeepLIFT": DeepLIFT(),
     "HiResCAM": HiResCAM(),
 }
-SOBEL = "Sobel of the image (control)"
 RATIOS = {
     "enrichment": edges.enrichment,
     "control_enrichment": edges.control_enrichment,
@@ -73,7 +73,8 @@ RATIOS = {
     "over_control_same_depth_and_steepness": edges.by_both,
 }
 SIGNS = {"sign_on_bone": edges.bone_sign, "sign_on_control": edges.control_sign}
-AGAINST = ("InputXGradient", "Saliency")
+ITSELF = "the image itself (no network)"
+AGAINST = ("InputXGradient", "Saliency", ITSELF)
 
 
 class Shifted(nn.Module):
@@ -126,7 +127,8 @@ def variants(shipped: Model) -> dict[str, tuple[Model, float, dict[str, Explaine
         untrained = lungs.networks.lungs()
     modules: dict[str, tuple[nn.Module, float, dict[str, Explainer]]] = {
         "as shipped": (shipped.module, 0.0, every),
-        "zero at 40 HU": (Shifted(shipped.module, WATER).eval(), WATER, some),
+        # the addition is then what reads the image: a rule of its own for the first convolution would not be used
+        "zero at 40 HU": (Shifted(shipped.module, WATER).eval(), WATER, {n: m for n, m in some.items() if n != FLAT}),
         "untrained": (untrained, 0.0, some),
     }
     ship = json.loads((RESULTS / "lungs.json").read_text(encoding="utf-8"))["shipped_seed"]
@@ -150,10 +152,18 @@ def maps_of(one: Subject, model: Model, shift: float, method: Explainer) -> list
     return found
 
 
-def sobel(one: Subject) -> list[NDArray]:
-    """An edge detector that knows no network, as if it were a map of either side."""
+def sobel(one: Subject) -> NDArray:
+    """How steep the image is."""
     seen = np.clip(one.chest.intensity.numpy(), *lungs.WINDOW)
-    return [edges.steepness(seen, lungs.SPEC.spacing or ())] * len(SIDES)
+    return edges.steepness(seen, lungs.SPEC.spacing or ())
+
+
+def brightness(one: Subject) -> NDArray:
+    """The image itself, as the network gets it: 0 for air."""
+    return lungs.windowed(one.chest.intensity).double().numpy()
+
+
+CONTROLS = {"Sobel of the image (no network)": sobel, ITSELF: brightness}
 
 
 def tallied(one: Subject, maps: list[NDArray]) -> edges.Tally:
@@ -174,16 +184,16 @@ def figures(tallies: list[edges.Tally]) -> tuple[dict, dict[str, list[NDArray]]]
 
 
 def compared(kept: dict[str, dict[str, list[NDArray]]]) -> dict:
-    """Enrichment of each rule over that of a gradient method, on the same drawn slices."""
+    """Each rule over a gradient method, and over the bare image, on the same drawn slices."""
     name = "over_control_same_depth_and_steepness"
     return {
         figure: {
             rule: {
-                gradient: {
+                other: {
                     s: edges.interval(a / b)
-                    for s, a, b in zip((*SERIES, "both"), kept[rule][figure], kept[gradient][figure], strict=True)
+                    for s, a, b in zip((*SERIES, "both"), kept[rule][figure], kept[other][figure], strict=True)
                 }
-                for gradient in AGAINST
+                for other in AGAINST
             }
             for rule in RULES
         }
@@ -231,7 +241,8 @@ def measured(subjects: list[Subject], shipped: Model) -> tuple[dict, dict, dict]
             if variant == "as shipped":
                 shown[name] = maps[0]
         if variant == "as shipped":
-            every[variant][SOBEL], _ = figures([tallied(one, sobel(one)) for one in subjects])
+            for name, control in CONTROLS.items():
+                every[variant][name], kept[name] = figures([tallied(one, [control(one)] * 2) for one in subjects])
             against = compared(kept)
     return every, against, shown
 
@@ -259,7 +270,7 @@ def main() -> None:
         "bins": {"mm_from_lung": edges.DEPTHS[:-1], "hu_per_mm": edges.SLOPES[:-1]},
         "series": {one.name: counts(one) for one in subjects},
         "figures": every,
-        "over_gradients": against,
+        "rules_over": against,
         "removal": {one.name: removal(one, loaded.model) for one in subjects},
         "torch": torch.__version__,
     }
