@@ -145,6 +145,17 @@ def test_without_labels_the_change_is_measured_and_said(films):
     assert all(row.estimate >= 0 for row in answer.rows)
 
 
+def test_a_model_that_errs_more_than_a_guess_is_told(films):
+    model, cohort = films
+    with torch.no_grad():
+        model.module[3].weight.mul_(50)  # sure of itself
+        high = model.module(cohort.inputs["image"]).softmax(1)[:, 1] > 0.5
+    for labels, told in ((high, False), (~high, True)):
+        named = replace(cohort, labels=tuple("b" if one else "a" for one in labels))
+        warnings = PermutationImportance(repeats=1)(model, named).warnings
+        assert any("the model errs more" in words and "nat)" in words for words in warnings) == told
+
+
 @pytest.mark.parametrize(
     ("change", "method", "words"),
     [

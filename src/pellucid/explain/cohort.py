@@ -187,6 +187,23 @@ class Outcome:
         p = scores.clamp(_LEAST_SCORE, 1 - _LEAST_SCORE)
         return -torch.where(self._truth > 0, p.log(), (1 - p).log())
 
+    def poor(self, before: Tensor) -> str | None:
+        """What must be said where the model errs more, unperturbed, than one that says the same of every case.
+
+        That one knows only how frequent the label is (log), or the mean of the reference (squared).
+        """
+        if self.kind == "change":
+            return None
+        mean = self._truth.mean()
+        same = (self._truth - mean) ** 2 if self.kind == "squared" else self.loss(mean.expand(len(self._truth)))
+        mine, least = float(self.loss(before).mean()), float(same.mean())
+        if mine <= least:
+            return None
+        return (
+            f"on these cases the model errs more (mean loss {mine:.3g}) than if it said the same of each "
+            f"({least:.3g} {self.words[1]}): an increase of its errors says little of what it knows"
+        )
+
 
 def _chosen(loss: Loss, model: Model, target: Target, known: bool) -> tuple[Loss, Target]:
     """The loss, and the target that it is computed from."""

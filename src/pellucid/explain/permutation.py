@@ -124,7 +124,7 @@ class PermutationImportance(CohortExplainer):
             tables={"by case": {"case": cases.names or tuple(str(n) for n in range(cases.size)), **each}},
             said=(f"{start}target {outcome.opening.target}; {_source(cases, self.repeats)}", *found),
             warnings=(
-                *((outcome.note,) if outcome.note else ()),
+                *filter(None, (outcome.note, outcome.poor(before))),
                 *((_COLLAGE,) if self.over == "regions" else ()),
                 *((_SHARED,) if self.cluster is None else ()),
             ),
