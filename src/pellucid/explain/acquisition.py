@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
+from pellucid.core.acquiring import gamma, shaded
 from pellucid.core.card import Ask, Card, Family, Level
 from pellucid.core.cohort import Batch, Cohort
 from pellucid.core.errors import BadOption
@@ -120,12 +121,8 @@ class AcquisitionSensitivity(CohortExplainer):
             stain: noise of unit standard deviation, shaped as ``x``.
         """
         noise, soft, dark, shade = knobs
-        low, high = x.amin(axes(x), keepdim=True), x.amax(axes(x), keepdim=True)
-        width = (high - low).clamp_min(1e-12)
-        y = low + width * ((x - low) / width).clamp(0, 1) ** (1 + dark * (self.gamma - 1)) if dark else x
-        if shade:
-            line = torch.linspace(-1, 1, x.shape[-1], dtype=x.dtype, device=x.device)
-            y = low + (y - low) * (1 + shade * self.bias * line)
+        y = gamma(x, 1 + dark * (self.gamma - 1)) if dark else x
+        y = shaded(y, shade * self.bias) if shade else y
         if soft and self.blur:
             y = blur(y, [soft * self.blur] * (x.ndim - 2))
         return y + noise * self.noise * x.std(axes(x), keepdim=True) * stain if noise else y

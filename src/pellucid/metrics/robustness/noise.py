@@ -45,7 +45,7 @@ class Bank:
 
     def spread(self, probe: Probe) -> Mapping[str, Float[Tensor, "batch channel"]]:
         """Size of the noise by image, in network units; 0 where an image has a single value."""
-        return {n: self.size * body_range(x) for n, x in _images(probe.inputs).items()}
+        return {n: self.size * body_range(x) for n, x in images_of(probe.inputs).items()}
 
     def inputs(self, probe: Probe) -> Iterator[Mapping[str, Tensor]]:
         """Noisy versions of the batch, drawn on the CPU from the scene's seed, so that every device draws alike."""
@@ -73,19 +73,20 @@ class Bank:
         return found | ({"noise in the unit of the image": {n: s.tolist() for n, s in known.items()}} if known else {})
 
 
-def _images(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def images_of(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inputs that are images, not covariates."""
     return {n: x for n, x in inputs.items() if x.ndim > 2 and x.is_floating_point()}
 
 
 def moved_by(probe: Probe, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch entry"]:
     """How far every image of a case was moved, entry by entry, in network units."""
-    images = _images(probe.inputs)
+    images = images_of(probe.inputs)
     return torch.cat([(inputs[n].to(x) - x).flatten(1).cpu().double() for n, x in images.items()], 1)
 
 
 def entries(probe: Probe) -> Float[Tensor, "batch entry"]:
     """Every image of a case, entry by entry, in network units."""
-    return torch.cat([x.flatten(1).cpu().double() for x in _images(probe.inputs).values()], 1)
+    return torch.cat([x.flatten(1).cpu().double() for x in images_of(probe.inputs).values()], 1)
 
 
 def same_decision(probe: Probe, output: Tensor) -> Bool[Tensor, " batch"]:
