@@ -79,7 +79,10 @@ def test_regions_of_a_label_map(pellucid: Command, made: Path, tmp_path: Path) -
     ("words", "problem"),
     [
         (["--method", "PermutationImportance:repeats=0"], "at least one repeat"),
-        (["--method", "GradCAM"], "no cohort method named 'GradCAM'"),
+        (
+            ["--method", "GradCAM"],
+            "no cohort method named 'GradCAM'. GradCAM explains one case: pellucid explain takes it",
+        ),
         (["--method", "PermutationImportance", "--blocks", "1"], "at least 2 blocks"),
         (["--method", "PermutationImportance", "--target", "cat"], "cat"),
     ],

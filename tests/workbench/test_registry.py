@@ -52,6 +52,7 @@ def test_a_method_is_made_from_text(text, made) -> None:
         ("Gradcamera", UnknownName, r"no method named 'Gradcamera'\. there are: .*GradCAM"),
         ("", UnknownName, "no method named ''"),
         ("Dice", UnknownName, "no method named 'Dice'"),
+        ("GlobalSurrogate", UnknownName, "explains a model from many cases: pellucid cohort takes it"),
         ("Occlusion:size=3", BadOption, r"no parameter 'size=3'\. parameters: window, stride, infill"),
         ("Occlusion:window", BadOption, "no parameter 'window'"),
         ("InputXGradient:x=1", BadOption, "parameters: none"),

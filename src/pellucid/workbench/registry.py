@@ -118,7 +118,7 @@ def _left_out(method: type[Explainer] | type[CohortExplainer]) -> bool:
 
 def _make(base: type[Declared], text: str) -> object:
     name, _, rest = text.partition(":")
-    declared = _find(base, name.strip())
+    declared = _found(base, name.strip())
     if issubclass(declared, Explainer | CohortExplainer) and _left_out(declared):
         raise UnknownName(f"{declared.__name__} is left out here", f"it is named in ${DISABLE}; choose another method")
     known = {p.name: p for p in declared.parameters()}
@@ -132,6 +132,20 @@ def _make(base: type[Declared], text: str) -> object:
             )
         chosen[key] = _parse(key, value, known[key].type)
     return declared(**chosen)
+
+
+def _found(base: type[Declared], name: str) -> type:
+    """A declared class by name; a method of the other kind is refused with the command that takes it."""
+    try:
+        return _find(base, name)
+    except UnknownName as unknown:
+        other, command = {
+            Explainer: (CohortExplainer, "explains a model from many cases: pellucid cohort"),
+            CohortExplainer: (Explainer, "explains one case: pellucid explain"),
+        }.get(base, (None, ""))
+        if other is None or name.lower() not in {known.lower() for known in other.registry}:
+            raise
+        raise UnknownName(unknown.problem, f"{name} {command} takes it; {unknown.mend}") from unknown
 
 
 def _parse(key: str, text: str, kind: object) -> object:
