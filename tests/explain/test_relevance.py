@@ -221,7 +221,9 @@ def test_the_ledger_accounts_for_what_biases_norms_and_constants_took(rule):
     assert {"bias", "shift of a norm"} <= set(ledger.by_cause())
     places = {e.place for e in ledger.entries}
     assert {"instance", "layer", "head"} <= places
-    assert any("did not arrive" in w for w in answer.warnings) == bool((ledger.lost.abs() > 0.1).any())
+    assert any("of the score arrived at the image" in w for w in answer.warnings) == bool(
+        (ledger.lost.abs() > 0.1).any()
+    )
 
 
 def test_batch_norm_is_folded_into_the_convolution_before_it(reference):

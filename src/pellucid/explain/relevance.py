@@ -234,7 +234,7 @@ def _warnings(book: Layerwise, ledger: Ledger, score: Tensor) -> tuple[str, ...]
         causes = {c: float(a[worst] / ledger.start[worst]) for c, a in ledger.by_cause().items()}
         named = ", ".join(f"{c} {share:.0%}" for c, share in causes.items() if abs(share) >= 0.01)
         found.append(
-            f"{float(ledger.lost[worst]):.0%} of the score did not arrive at the image ({named or 'rounding'}): the "
-            "map explains only the rest"
+            f"{float(ledger.arrived[worst] / ledger.start[worst]):.0%} of the score arrived at the image; layers kept "
+            f"the difference to 100% ({named or 'rounding'}), which no voxel accounts for"
         )
     return tuple(found)
