@@ -45,7 +45,9 @@ class Bank:
 
     def spread(self, probe: Probe) -> Mapping[str, Float[Tensor, "batch channel"]]:
         """Size of the noise by image, in network units; 0 where an image has a single value."""
-        return {n: self.size * body_range(x) for n, x in images_of(probe.inputs).items()}
+        images = images_of(probe.inputs)
+        ranges = probe.once("intensity ranges", lambda: {n: body_range(x) for n, x in images.items()})
+        return {n: self.size * r for n, r in ranges.items()}
 
     def inputs(self, probe: Probe) -> Iterator[Mapping[str, Tensor]]:
         """Noisy versions of the batch, drawn on the CPU from the scene's seed, so that every device draws alike."""
