@@ -139,12 +139,11 @@ def _found(base: type[Declared], name: str) -> type:
     try:
         return _find(base, name)
     except UnknownName as unknown:
-        other, command = {
-            Explainer: (CohortExplainer, "explains a model from many cases: pellucid cohort"),
-            CohortExplainer: (Explainer, "explains one case: pellucid explain"),
-        }.get(base, (None, ""))
-        if other is None or name.lower() not in {known.lower() for known in other.registry}:
+        one = base is Explainer
+        known = CohortExplainer.registry if one else Explainer.registry if base is CohortExplainer else {}
+        if name.lower() not in {other.lower() for other in known}:
             raise
+        command = "explains a model from many cases: pellucid cohort" if one else "explains one case: pellucid explain"
         raise UnknownName(unknown.problem, f"{name} {command} takes it; {unknown.mend}") from unknown
 
 
