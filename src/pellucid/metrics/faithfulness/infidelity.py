@@ -51,7 +51,7 @@ class Infidelity(FilledMetric):
         measures=Property.FAITHFULNESS,
         shows="how far the map's prediction of a change of the score is from the change",
         caution="linear: parts that only matter together count as faults; a map of slopes needs change=noise",
-        equation=r"E_I\big[(\beta\, I^T A - (S(x) - S(x - I)))^2\big]",
+        equation=r"E_I[(\beta\, I^T A - (S(x) - S(x - I)))^2]",
         source="yeh2019fidelity",
         cost_note="one forward per sample (and fill)",
         direction="lower",

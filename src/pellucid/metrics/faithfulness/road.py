@@ -50,7 +50,7 @@ class ROAD(SweptMetric):
         measures=Property.FAITHFULNESS,
         shows="how far the score falls when the map's top voxels are replaced by a noisy mean of their neighbors",
         caution="smooth structures grow back from their surroundings; large shares leave a blur",
-        equation=r"\frac{1}{L}\sum_{k=1}^{L} \big(S(x) - S(x_{\mathrm{top}\,t_k\;\mathrm{imputed}})\big)",
+        equation=r"\frac{1}{L}\sum_{k=1}^{L} (S(x) - S(x_{\mathrm{top}\,t_k\;\mathrm{imputed}}))",
         source="rong2022road",
         cost_note="one forward per step, and a sparse linear system",
         direction="higher",

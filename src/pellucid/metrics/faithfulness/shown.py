@@ -43,7 +43,7 @@ class Sufficiency(FilledMetric):
         measures=Property.FAITHFULNESS,
         shows="how far the score falls when only the map's top voxels are shown",
         caution="what is left is an image no scanner made; depends on the fill, which is named",
-        equation=r"\frac{1}{|T|}\sum_{t \in T} \big(S(x) - S(\mathrm{fill}_{\mathrm{top}\,t \to x})\big)",
+        equation=r"\frac{1}{|T|}\sum_{t \in T} (S(x) - S(\mathrm{fill}_{\mathrm{top}\,t \to x}))",
         source="deyoung2020eraser",
         cost_note="four forwards per fill, shared with InsertionAUC",
         direction="lower",

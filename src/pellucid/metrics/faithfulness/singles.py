@@ -39,7 +39,7 @@ class FaithfulnessEstimate(TiledMetric):
         measures=Property.FAITHFULNESS,
         shows="whether the map's sum over a block tells how far the score falls when this block alone is hidden",
         caution="blind to redundant evidence, and to blocks that only matter together; depends on the fill",
-        equation=r"\mathrm{corr}_i\big(A_i,\; S(x) - S(x_{i \to \mathrm{fill}})\big)",
+        equation=r"\mathrm{corr}_i(A_i,\; S(x) - S(x_{i \to \mathrm{fill}}))",
         source="alvarezmelis2018towards",
         cost_note="one forward per block and fill",
         direction="higher",

@@ -106,7 +106,7 @@ class FaithfulnessCorrelation(TiledMetric):
         measures=Property.FAITHFULNESS,
         shows="whether the map's sum over a random part tells how far the score falls when the part is hidden",
         caution="linear: parts that only matter together are missed; depends on the fill, which is named",
-        equation=r"\mathrm{corr}_S\big(\sum_{i \in S} A_i,\; S(x) - S(x_{S \to \mathrm{fill}})\big)",
+        equation=r"\mathrm{corr}_S(\sum_{i \in S} A_i,\; S(x) - S(x_{S \to \mathrm{fill}}))",
         source="bhatt2020evaluating",
         cost_note="one forward per subset and fill, shared with SensitivityN",
         direction="higher",
@@ -159,8 +159,8 @@ class SensitivityN(TiledMetric):
         measures=Property.FAITHFULNESS,
         shows="whether the map's sum over any n blocks tells how far the score falls when they are hidden",
         caution="linear: large n leave the data's distribution; depends on the fill, which is named",
-        equation=r"\frac{1}{|N|}\sum_{n \in N} \mathrm{corr}_{|S|=n}\big(\sum_{i \in S} A_i,\;"
-        r" S(x) - S(x_{S \to \mathrm{fill}})\big)",
+        equation=r"\frac{1}{|N|}\sum_{n \in N} \mathrm{corr}_{|S|=n}(\sum_{i \in S} A_i,\;"
+        r" S(x) - S(x_{S \to \mathrm{fill}}))",
         source="ancona2018towards",
         cost_note="one forward per size, subset and fill, shared with FaithfulnessCorrelation",
         direction="higher",
