@@ -38,6 +38,23 @@ def probe_of(module, x):
     return Probe(Model(module, (InputSpec(channels=2, order="rgb"),)), x, ClassScore(1))
 
 
+@pytest.fixture(autouse=True)
+def eight_at_once(monkeypatch) -> None:
+    """As for networks whose activations leave the cache, however small those here are."""
+    monkeypatch.setattr(masking, "_CACHED", 0)
+
+
+@pytest.mark.parametrize(("layers", "chunk"), [(1, 64), (24, 24), (48, 12), (10**6, 8)])
+def test_small_networks_take_more_at_once_while_they_stay_in_the_cache(small, draw, monkeypatch, layers, chunk) -> None:
+    probe = probe_of(small(), draw(1, 2, 8, 8))
+    each = probe.model.activation_bytes(probe.inputs)
+    monkeypatch.setattr(masking, "free_bytes", lambda _device: 1 << 40)
+    monkeypatch.setattr(masking, "_CACHED", 24 * 24 * each // layers)
+    assert Stream(probe).chunk == chunk
+    assert Stream(probe, gradient=True).chunk == 8
+    assert Stream(probe_of(small(), draw(4, 2, 8, 8))).chunk == chunk // 4
+
+
 def random_masks(count, batch=1, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return [(torch.rand(batch, 8, 8, generator=generator) > 0.5).float() for _ in range(count)]

@@ -204,13 +204,14 @@ def test_more_players_than_samples_are_refused(subject, explained):
 def test_a_tolerance_stops_early_on_the_same_samples(model_of, nets):
     """An additive score is a line: 64 samples say what it is; noise of a curved one needs more."""
     net = Additive(nets.noise(1, 1, 8, 8))
-    model, x = model_of(net, 2, channels=(1,)), nets.noise(1, 1, 8, 8)
+    line, x = model_of(net, 2, channels=(1,)), nets.noise(1, 1, 8, 8)
+    curve = model_of(nn.Sequential(net, nn.Tanh()), 2, channels=(1,))
 
-    def made(**options):
+    def made(model=curve, **options):
         probe = Probe(model, x, ClassScore(0), scene=Scene(infills=(FILL, FILL), seed=2))
         return LIME(players="grid:2", alpha=0.0, infill=FILL, **options)(probe), probe.spent.own.forwards
 
-    early, spent = made(samples=1000, tolerance=0.05)
+    early, spent = made(line, samples=1000, tolerance=0.05)
     assert spent == 64
     assert float(early.error["image"].max()) <= 0.05 * float(early.maps["image"].abs().max())
     never, all_spent = made(samples=200, tolerance=1e-12)

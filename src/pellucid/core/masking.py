@@ -15,7 +15,8 @@ from pellucid.core.errors import BadOption
 from pellucid.core.infill import Infill, filled
 from pellucid.core.probe import Probe
 
-_MOST = {"cuda": 256, "cpu": 8}  # measured: on a CPU more than 8 at once is slower for each
+_MOST = {"cuda": 256, "cpu": 8}  # measured: on a CPU more than 8 at once is slower for each ...
+_TINY, _CACHED = 64, 24 << 20  # ... but for small networks: up to 64 while all layers' outputs stay within 24 MiB
 _SHARE = 0.5  # of the free memory
 
 
@@ -43,7 +44,10 @@ class Stream:
         self.infill = infill or probe.scene.infills[0]
         each = probe.model.activation_bytes(probe.inputs) * probe.batch * (3 if gradient else 1)
         fits = int(_SHARE * free_bytes(probe.model.device) / max(each, 1))
-        most = probe.engine.batch if probe.engine and not gradient else _MOST.get(probe.model.device.type, 8)
+        most = _MOST.get(probe.model.device.type, 8)
+        if not gradient:
+            tiny = min(_TINY, _CACHED * probe.batch // max(each, 1))
+            most = probe.engine.batch if probe.engine else max(most, tiny)
         self.chunk = max(1, min(fits, max(1, most // probe.batch)))
 
     @cached_property
@@ -70,7 +74,7 @@ class Stream:
                 out[name] = x.repeat(versions, *(1,) * (x.ndim - 1))
                 continue
             k = keep.to(x).unsqueeze(2)  # version, item, channel, *space
-            mixed = k * x[None] + (1 - k) * self.fill[name][None]
+            mixed = torch.lerp(self.fill[name].to(x)[None], x[None], k)  # in one go; at 0 and 1 exactly one of the two
             out[name] = mixed.expand(versions, len(x), *x.shape[1:]).reshape(versions * len(x), *x.shape[1:])
         return out
 

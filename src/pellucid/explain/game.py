@@ -77,9 +77,12 @@ class Game:
         device = self.probe.model.device
         asked = [s.to(device) for s in shown]
         alike = all(u is self._units[0] for u in self._units) and all(torch.equal(s, asked[0]) for s in asked)
-        count = 1 if alike else len(asked)
-        for row in range(len(asked[0])):
-            yield torch.stack([self._units[i].mask(asked[i][row]) for i in range(count)])
+        if not alike:
+            for row in range(len(asked[0])):
+                yield torch.stack([units.mask(s[row]) for units, s in zip(self._units, asked, strict=True)])
+            return
+        for some in asked[0].split(self._streams[0].chunk):
+            yield from self._units[0].masks(some)[:, None]
 
     def play(self, strategies: Sequence[Strategy]) -> list[Found]:
         """Run one strategy for each item side by side: each goes its own way, whatever the others of the batch ask."""

@@ -64,9 +64,10 @@ def halved(centers: Float[Tensor, "player axis"]) -> Hierarchy:
         if len(group) == 1:
             continue
         own = places[group]
-        line = own[:, (own.max(0) - own.min(0)).argmax()]
-        rows = np.unique(line)
-        low = line < rows[len(rows) // 2] if len(rows) > 1 else np.arange(len(group)) < len(group) // 2
+        line = own[:, np.ptp(own, 0).argmax()]
+        rows = line if len(group) == 2 else np.unique(line)
+        middle = rows.max() if len(group) == 2 else rows[len(rows) // 2]
+        low = line < middle if rows[0] != rows[-1] else np.arange(len(group)) < len(group) // 2
         parts[-1] = (len(todo), len(todo) + 1)
         todo += [group[low], group[~low]]
     return _of_lists(members, parts, len(centers))
@@ -116,6 +117,7 @@ def owen(tree: Hierarchy, sizes: Int[Tensor, " player"], full: Tensor, splits: i
         splits: at most.
     """
     members = tree.members.numpy()  # thousands of small arrays: numpy is some times faster than torch here
+    single = members.argmax(1)
     empty = (yield torch.zeros(1, len(sizes), dtype=torch.bool))[:, 0]
     values = np.zeros((len(empty), len(sizes)))
     heap: list[tuple[float, int, _Group]] = []
@@ -125,10 +127,10 @@ def owen(tree: Hierarchy, sizes: Int[Tensor, " player"], full: Tensor, splits: i
         nonlocal order
         gain = (group.whole - group.without) * group.weight
         if tree.parts[group.number] is None:
-            values[:, members[group.number]] += gain[:, None]
+            values[:, single[group.number]] += gain
             return
         order += 1
-        heappush(heap, (-abs(float(gain.mean())), order, group))
+        heappush(heap, (-abs(sum(gain.tolist())) / len(gain), order, group))
 
     keep(_Group(0, np.zeros(len(sizes), dtype=np.bool_), empty.numpy(), full.expand(len(empty)).numpy(), 1.0))
     while heap and splits > 0:
