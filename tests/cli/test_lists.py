@@ -1,5 +1,8 @@
 """The lists, the help and the audit record through the command."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,3 +77,8 @@ def test_audit_record_of_a_run_verifies_and_shows_a_change(pellucid: Command, cl
     assert changed.json["ok"] is False
     log.write_text("".join(events.splitlines(keepends=True)[:-1]))
     assert pellucid("audit", "verify", log, "--anchor", head).code == 1, "a cut tail must show against the anchor"
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "pellucid", "metrics", "--json"], capture_output=True, check=True)
+    assert {row["name"] for row in json.loads(done.stdout)} == set(metrics())

@@ -161,3 +161,12 @@ def test_a_layer_is_read_in_the_pass_that_explains():
     assert probe.spent.own == Cost(4, 4)
     expected = sum(probe.run(x, layers=("1",)).activation["1"].sum(1) for x in make(probe))
     assert torch.allclose(reading.values, expected)
+
+
+def test_masks_of_all_items_and_of_each_may_meet():
+    probe, explainer = probe_of()
+    one = torch.zeros(1, 4, 4)
+    one[:, :2] = 1
+    both = Sweep(probe, explainer, [hiding(lambda: [one], ItemMean()), hiding(masks(1), ItemMean())]).run()
+    alone = Sweep(*probe_of(), [hiding(lambda: [one.expand(2, 4, 4)], ItemMean())]).run()
+    assert torch.allclose(both[0].values, alone[0].values, rtol=1e-6)

@@ -87,7 +87,14 @@ class Stream:
         Raises:
             BadOption: not even one version fits into memory.
         """
-        yield from self._in_chunks(keeps, lambda some: self.probe.score(self.masked(torch.stack(some))))
+
+        def score(some: list[Tensor]) -> Tensor:
+            shared = len({len(keep) for keep in some}) > 1  # masks of all items beside masks of each
+            return self.probe.score(
+                self.masked(torch.stack([k.expand(self.probe.batch, *k.shape[1:]) if shared else k for k in some]))
+            )
+
+        yield from self._in_chunks(keeps, score)
 
     def _in_chunks(self, items: Iterable[Any], score: Callable[[list[Any]], Tensor]) -> Iterator[Tensor]:
         waiting: list[Any] = []

@@ -50,7 +50,7 @@ class ModelParameterRandomization(Metric):
         measures=Property.RANDOMIZATION,
         shows="how much of the map stays when the model's weights are replaced by fresh ones",
         caution="a map that changes may still be wrong; fresh weights differ from draw to draw",
-        equation=r"\rho\big(A(\theta),\, A(\theta_{\mathrm{fresh}})\big)",
+        equation=r"\rho(A(\theta),\, A(\theta_{\mathrm{fresh}}))",
         source="adebayo2018sanity",
         cost_note="one more explanation per level",
         direction="lower",

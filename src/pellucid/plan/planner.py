@@ -114,7 +114,10 @@ def plan(
         kept[offer.place] = fitting
         left -= pace.seconds(fitting.cost)
     if not kept:
-        raise BadOption(f"no method fits into {within:g} s; the cheapest is {': '.join(left_out[0])}", "give more time")
+        raise BadOption(
+            f"no method fits into {within:g} s; the cheapest is {': '.join(left_out[0])}",
+            "give more time, fewer or larger parts, or a faster engine (--engine auto)",
+        )
     return Plan(tuple(kept[n] for n in sorted(kept)), tuple(left_out), shared, pace, within)
 
 
