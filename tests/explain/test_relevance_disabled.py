@@ -29,6 +29,6 @@ def test_the_family_is_there_and_can_be_left_out(monkeypatch):
 def test_single_methods_can_be_left_out_and_misspelled_ones_are_named(monkeypatch):
     monkeypatch.setenv("PELLUCID_DISABLE", "lrp, DeepTaylor")
     assert set(explainers()) & FAMILY == {"DeepLIFT", "DeepSHAP"}
-    monkeypatch.setenv("PELLUCID_DISABLE", "relevence")
-    with pytest.raises(BadOption, match="relevence"):
+    monkeypatch.setenv("PELLUCID_DISABLE", "relevancy")
+    with pytest.raises(BadOption, match="relevancy"):
         explainers()

@@ -24,13 +24,14 @@ from pellucid.verify.lifting import LIFT_FORMULAS, LIFTS, SHORTFALLS
 from pellucid.verify.ours import Explained, explained
 from pellucid.verify.parts import PARTS
 from pellucid.verify.plan import MAPS, OF_THE_RANGE, PEERS, PLACES, SIDE_BY_SIDE, TOLERANCES, Comparison
+from pellucid.verify.relevance import LOSSES, RELEVANCES
 from pellucid.verify.subjects import Prepared, Subject, prepare
 from pellucid.verify.verdict import Row, Shown, Verdict, Verification
 from pellucid.workbench.registry import cohort_methods, explainers, make_cohort_method, make_explainer
 
 Step = Callable[[str, int], None]
-PLAN = (*MAPS, *PARTS, *LIFTS)
-ALL_DEFECTS = (*DEMONSTRATIONS, *SHORTFALLS)
+PLAN = (*MAPS, *PARTS, *LIFTS, *RELEVANCES)
+ALL_DEFECTS = (*DEMONSTRATIONS, *SHORTFALLS, *LOSSES)
 ALL_FORMULAS = FORMULAS | CHANNEL_FORMULAS | GAME_FORMULAS | LIFT_FORMULAS
 _MOST_ERRORS, _SHARP = 4.0, 0.25  # standard errors, of some 12 values at once; the largest against the largest value
 

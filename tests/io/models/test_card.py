@@ -73,8 +73,8 @@ FAULTS = {
         "inference.size",
     ),
     "windows misspelled": (
-        {**WINDOWS, "inference": {"size": [8, 8], "overlapp": 0.5}},
-        "unknown key inference.overlapp",
+        {**WINDOWS, "inference": {"size": [8, 8], "overlaps": 0.5}},
+        "unknown key inference.overlaps",
         "write 'overlap'",
     ),
     "missing key": ({"model__version": None}, "key model.version is missing", "add model.version"),

@@ -49,6 +49,49 @@ class Functional(nn.Module):
         return self.head(a.flatten(2).mean(2))
 
 
+class Plain(nn.Module):
+    """Two convolutions, averaged by a module: what peers that look at modules alone can take apart."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1, self.act1 = nn.Conv2d(channels, 6, 3, 2, 1), nn.ReLU()
+        self.conv2, self.act2 = nn.Conv2d(6, 8, 3, 2, 1), nn.ReLU()
+        self.pool, self.head = nn.AdaptiveAvgPool2d(1), nn.Linear(8, LABELS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        return self.head(self.pool(self.act2(self.conv2(self.act1(self.conv1(x))))).flatten(1))
+
+
+class Residual(nn.Module):
+    """A sum of a path and its shortcut, without a bias anywhere: relevance has nowhere to go but the image."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1, self.act1 = nn.Conv2d(channels, 6, 3, 2, 1, bias=False), nn.ReLU()
+        self.conv2, self.act2 = nn.Conv2d(6, 6, 3, 1, 1, bias=False), nn.ReLU()
+        self.pool, self.head = nn.AdaptiveAvgPool2d(1), nn.Linear(6, LABELS, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        a = self.act1(self.conv1(x))
+        return self.head(self.pool(a + self.act2(self.conv2(a))).flatten(1))
+
+
+class Normed(nn.Module):
+    """Normalization by the image's own statistics, without a bias; the largest of each channel, as their mean is 0."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(channels, 6, 3, 2, 1, bias=False), nn.InstanceNorm2d(6)
+        self.act1, self.conv2 = nn.LeakyReLU(0.01), nn.Conv2d(6, 6, 3, 1, 1, bias=False)
+        self.pool, self.head = nn.AdaptiveMaxPool2d(1), nn.Linear(6, LABELS, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        return self.head(self.pool(self.conv2(self.act1(self.norm1(self.conv1(x))))).flatten(1))
+
+
 class Affine(nn.Module):
     """A score that is linear in the image: every correct path rule is exact on it."""
 
@@ -114,6 +157,9 @@ NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
     "dense-3d": lambda channels, cells: Small(3, channels, cells),
     "faint-2d": lambda channels, cells: Faint(Small(2, channels, cells)),
     "functional-2d": lambda channels, _: Functional(channels),
+    "plain-2d": lambda channels, _: Plain(channels),
+    "residual-2d": lambda channels, _: Residual(channels),
+    "normed-2d": lambda channels, _: Normed(channels),
     "linear-2d": Affine,
     "densenet121": _densenet,
     "unet-2d": _unet(2),

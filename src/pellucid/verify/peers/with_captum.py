@@ -43,6 +43,19 @@ def _deep_lift(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given:
     return {"map": found, "sum": found.flatten(1).sum(1), "difference": rise}
 
 
+def _relevance(net: nn.Module, x: Tensor, labels: list[int], _layer: str, _given: Given) -> Found:
+    """LRP by the epsilon rule, or that it refuses a layer."""
+    from captum.attr import LRP
+
+    try:
+        found = LRP(net).attribute(x.clone().requires_grad_(), target=labels).detach()
+    except TypeError as error:
+        if "no rule" not in str(error):
+            raise
+        return {"refused": torch.tensor(True)}
+    return {"map": found, "refused": torch.tensor(False)}
+
+
 def _grad_cam(net: nn.Module, x: Tensor, labels: list[int], layer: str, _given: Given) -> Found:
     """Grad-CAM on the layer's cells."""
     from captum.attr import LayerGradCam
@@ -191,6 +204,7 @@ CALLS: dict[str, Callable[..., Found]] = {
     "Deconvolution": _gradient("Deconvolution"),
     "IntegratedGradients": _integrated,
     "DeepLift": _deep_lift,
+    "LRP": _relevance,
     "LayerGradCam": _grad_cam,
     "LayerGradientXActivation": _gradient_x_activation,
     "GuidedGradCam": _guided_grad_cam,

@@ -79,9 +79,24 @@ def _relevance(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given:
         return {"map": attributor(x.clone(), lambda output: _chosen(labels)(output) * output)[1].detach()}
 
 
+def _conservation(net: nn.Module, x: Tensor, labels: list[int], _layer: str, _given: Given) -> Found:
+    """How much of the score arrives by the epsilon rule, with no canonizer for what is no module."""
+    from zennit.attribution import Gradient
+    from zennit.composites import LayerMapComposite
+    from zennit.rules import Epsilon, Norm, Pass
+    from zennit.types import Activation, AvgPool, Convolution, Linear
+
+    kinds = [(Activation, Pass()), (AvgPool, Norm()), (Convolution, Epsilon()), (Linear, Epsilon())]
+    with Gradient(net, LayerMapComposite(kinds)) as attributor:
+        output, found = attributor(x.clone(), lambda output: _chosen(labels)(output) * output)
+    score = output.detach()[torch.arange(len(x)), labels]
+    return {"sum": found.detach().flatten(1).sum(1), "score": score}
+
+
 CALLS: dict[str, Callable[..., Found]] = {
     "Gradient": _gradient,
     "IntegratedGradients": _integrated,
     "LRP": _relevance,
+    "conservation": _conservation,
     "SmoothGrad": _smooth,
 }
