@@ -61,6 +61,11 @@ def find_attentions(model: Model, inputs: Inputs) -> tuple[Attention, ...]:
 class _Listening(Rulebook):
     """A rulebook that leaves inputs and output as they are."""
 
+    @property
+    def composed(self) -> bool:
+        """See ``Rulebook``: heads are read off the whole attention."""
+        return True
+
     def begin(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """See ``Rulebook``."""
         return inputs

@@ -26,6 +26,11 @@ class Rulebook(ABC):
         """Whether what goes back for a sum of outputs is the sum of theirs: then windows may be taken one by one."""
         return False
 
+    @property
+    def composed(self) -> bool:
+        """Whether attention of many heads arrives as one operation, and not as those it is made of."""
+        return False
+
     @abstractmethod
     def begin(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The inputs as the module is to get them."""
@@ -78,10 +83,10 @@ class _Replaced(TorchFunctionMode):
 class _Booked(TorchFunctionMode):
     def __init__(self, rules: Rulebook, places: "_Places") -> None:
         super().__init__()
-        self._operate, self._stack = rules.operate, places.stack
+        self._operate, self._composed, self._stack = rules.operate, rules.composed, places.stack
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.multi_head_attention_forward:  # one call for many operations: written out, each has its rule
+        if func is F.multi_head_attention_forward and not self._composed:
             bound = inspect.signature(func).bind(*args, **(kwargs or {}))
             bound.apply_defaults()
             with self:
