@@ -21,6 +21,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = shutil.ignore_patterns("generated", "gallery", "_build", "__pycache__")
     for folder in ("docs", "examples", "adr"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=made)
+    shutil.copytree(ROOT / "benchmarks" / "results", copy / "benchmarks" / "results")  # figures are drawn from them
     for file in (*ROOT.glob("*.md"), ROOT / "references.bib"):
         shutil.copy(file, copy)
     done = subprocess.run(
