@@ -161,22 +161,24 @@ def test_pooling_right_behind_relu_is_right_where_captum_loses_the_sum(reference
 
 
 @pytest.mark.parametrize(
-    ("net", "rank"),
+    ("make", "rank"),
     [
-        (UNet(3, 1, 2, (4, 8), (2,), num_res_units=1), 3),
-        (SegResNet(3, init_filters=8, blocks_down=(1, 1), blocks_up=(1,)), 3),
-        (AttentionUnet(2, 1, 2, (4, 8), (2,)), 2),
-        (DenseNet121(2, 1, 2, init_features=8, growth_rate=4, block_config=(2, 2)), 2),
+        (lambda: UNet(3, 1, 2, (4, 8), (2,), num_res_units=1), 3),
+        (lambda: SegResNet(3, init_filters=8, blocks_down=(1, 1), blocks_up=(1,)), 3),
+        (lambda: AttentionUnet(2, 1, 2, (4, 8), (2,)), 2),
+        (lambda: DenseNet121(2, 1, 2, init_features=8, growth_rate=4, block_config=(2, 2)), 2),
     ],
     ids=["UNet", "SegResNet", "AttentionUnet", "DenseNet"],
 )
-def test_networks_of_monai_complete(net, rank):
+def test_networks_of_monai_complete(make, rank):
     torch.manual_seed(3)
-    x = torch.randn(2, 1, *(16,) * rank)
+    net, x = make().eval(), torch.randn(2, 1, *(16,) * rank)
     segments = not isinstance(net, DenseNet121)
     output = OutputSpec("segmentation" if segments else "classification", labels=("a", "b"))
-    model = wrap(net.eval(), rank, output, channels=(1,))
-    answer = run(ZERO, model, x, RegionScore(1, scale="head") if segments else ClassScore(1))
+    box = torch.zeros((16,) * rank, dtype=torch.bool)
+    box[(slice(4, 12),) * rank] = True
+    target = RegionScore(1, "box") if segments else ClassScore(1)
+    answer = run(ZERO, wrap(net, rank, output, channels=(1,)), x, target, Scene(regions={"box": box}))
     assert float(answer.gap.max()) < 1e-3
     assert answer.warnings == ()
 
