@@ -82,9 +82,7 @@ class RelevanceMass(_OfRegion):
     )
 
     def _one(self, values: Tensor, region: Tensor) -> float | str:
-        positive = values.clamp(min=0)
-        total = float(positive.sum())
-        return float(positive[region].sum()) / total if total > 0 else _NOTHING
+        return _share(values, region)
 
 
 @dataclass(frozen=True)
@@ -127,9 +125,7 @@ class EnergyPointing(_OfRegion):
         return boxes
 
     def _one(self, values: Tensor, region: Tensor) -> float | str:
-        positive = values.clamp(min=0)
-        total = float(positive.sum())
-        return float(positive[region].sum()) / total if total > 0 else _NOTHING
+        return _share(values, region)
 
 
 @dataclass(frozen=True)
@@ -206,3 +202,10 @@ class AUPRC(_OfRegion):
 
     def _one(self, values: Tensor, region: Tensor) -> float | str:
         return float(average_precision_score(region.flatten().numpy(), ranked(values[None])[0].flatten().numpy()))
+
+
+def _share(values: Tensor, region: Tensor) -> float | str:
+    """Of the map's positive part, how much lies in the region."""
+    positive = values.clamp(min=0)
+    total = float(positive.sum())
+    return float(positive[region].sum()) / total if total > 0 else _NOTHING
