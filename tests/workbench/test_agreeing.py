@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import spearmanr
 
 from pellucid.core.explanation import Explanation
-from pellucid.workbench.agreeing import agreement, agreements, block_means, common_blocks, rank_correlation, top_overlap
+from pellucid.metrics.likeness import block_means, common_blocks, rank_correlation, top_overlap
+from pellucid.workbench.agreeing import agreement, agreements
 from pellucid.workbench.answering import answer, ground
 
 Make = Callable[..., Explanation]

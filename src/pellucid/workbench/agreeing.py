@@ -3,21 +3,14 @@
 from collections.abc import Sequence
 from functools import cache
 from itertools import combinations
-from math import prod
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from pellucid.core.explanation import Explanation
+from pellucid.metrics.likeness import TOP, Values, block_means, common_blocks, rank_correlation, top_overlap
 from pellucid.show.answers import Agreement, Answers
 from pellucid.show.rules import withheld_words
 from pellucid.show.words import number
-
-TOP = 0.1  # of the area: what counts as the strongest part of a map
-_MOST_BLOCKS = 65_536  # ranks of more values than this take seconds, and say no more
-_FEWEST_RANKS, _FEWEST_TOP = 20, 5  # blocks below which one block more or less changes the picture
-Values = NDArray[np.float64]
 
 
 def agreement(explanations: Sequence[Explanation], names: Sequence[str], silences: Sequence[str]) -> Agreement:
@@ -73,42 +66,3 @@ def agreements(explanations: Sequence[Explanation], read: Sequence[Answers]) -> 
             maps = [e for e, _ in chosen]
             found.append(agreement(maps, [e.provenance.method for e in maps], [silence for _, silence in chosen]))
     return tuple(found)
-
-
-def common_blocks(shape: Sequence[int], cells: Sequence[Sequence[float]]) -> tuple[int, ...]:
-    """How many blocks along each axis: of the coarsest cell, and few enough to rank."""
-    edges = [max([1.0, *(cell[axis] for cell in cells if cell)]) for axis in range(len(shape))]
-    counts = [max(1, round(n / e)) for n, e in zip(shape, edges, strict=True)]
-    shrink = min(1.0, (_MOST_BLOCKS / prod(counts)) ** (1 / len(counts)))
-    return tuple(max(1, int(c * shrink)) for c in counts)
-
-
-def block_means(values: Values, counts: Sequence[int]) -> Values:
-    """Means over ``counts`` nearly equal blocks along each axis."""
-    for axis, count in enumerate(counts):
-        size = values.shape[axis]
-        starts = np.arange(count) * size // count
-        lengths = np.diff([*starts, size]).astype(float)
-        shape = [-1 if a == axis else 1 for a in range(values.ndim)]
-        values = np.add.reduceat(values, starts, axis) / lengths.reshape(shape)
-    return values
-
-
-def rank_correlation(one: Values, other: Values) -> float | None:
-    """Spearman correlation of two lists of values; None where one is constant or there are too few."""
-    if len(one) < _FEWEST_RANKS or np.ptp(one) == 0 or np.ptp(other) == 0:
-        return None
-    return float(np.clip(np.corrcoef(rankdata(one), rankdata(other))[0, 1], -1, 1))
-
-
-def top_overlap(one: Values, other: Values) -> float | None:
-    """Share of the strongest tenth that both have; None where there are too few values.
-
-    Values tied with the weakest of the tenth belong to it, zeros never do, and the larger of the two sets is the whole.
-    """
-    most = round(TOP * len(one))
-    if most < _FEWEST_TOP:
-        return None
-    top = [v >= max(np.partition(v, -most)[-most], np.nextafter(0, 1)) for v in (one, other)]
-    whole = max(int(t.sum()) for t in top)
-    return float((top[0] & top[1]).sum() / whole) if whole else None

@@ -14,12 +14,12 @@ from pellucid.core.image import Image
 from pellucid.core.space import resample
 from pellucid.io.labelmap import LabelMap
 from pellucid.io.reader import check_same_world
+from pellucid.metrics.likeness import block_means, common_blocks, rank_correlation, top_overlap
 from pellucid.show.answers import RegionShare
 from pellucid.show.difference import Change, Difference
 from pellucid.show.figure import Sketch, sketch
 from pellucid.show.rules import Map, withheld_words
 from pellucid.show.words import number
-from pellucid.workbench.agreeing import block_means, common_blocks, rank_correlation, top_overlap
 from pellucid.workbench.answering import Ground, region_table, seen_layer, silent, smaller, totals
 from pellucid.workbench.dividing import divide
 

@@ -1,0 +1,91 @@
+"""How alike two maps of one image are: ranks, strongest parts, structure."""
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+from skimage.metrics import structural_similarity
+
+TOP = 0.1  # of the area: what counts as the strongest part of a map
+_MOST_BLOCKS = 65_536  # ranks of more values than this take seconds, and say no more
+_FEWEST_RANKS, _FEWEST_TOP = 20, 5  # blocks below which one block more or less changes the picture
+_WINDOW, _LEAST_WINDOW = 7, 3  # voxels along each axis over which structure is compared: the library's usual, and least
+Values = NDArray[np.float64]
+
+
+def common_blocks(shape: Sequence[int], cells: Sequence[Sequence[float]]) -> tuple[int, ...]:
+    """How many blocks along each axis: of the coarsest cell, and few enough to rank."""
+    edges = [max([1.0, *(cell[axis] for cell in cells if cell)]) for axis in range(len(shape))]
+    counts = [max(1, round(n / e)) for n, e in zip(shape, edges, strict=True)]
+    shrink = min(1.0, (_MOST_BLOCKS / prod(counts)) ** (1 / len(counts)))
+    return tuple(max(1, int(c * shrink)) for c in counts)
+
+
+def block_means(values: Values, counts: Sequence[int]) -> Values:
+    """Means over ``counts`` nearly equal blocks along each axis."""
+    for axis, count in enumerate(counts):
+        size = values.shape[axis]
+        starts = np.arange(count) * size // count
+        lengths = np.diff([*starts, size]).astype(float)
+        shape = [-1 if a == axis else 1 for a in range(values.ndim)]
+        values = np.add.reduceat(values, starts, axis) / lengths.reshape(shape)
+    return values
+
+
+def spearman(one: Values, other: Values) -> float:
+    """Spearman correlation, 1 exactly where the ranks are the same; NaN where a list is constant."""
+    ranks = [rankdata(v) for v in (one, other)]
+    if any(np.ptp(r) == 0 for r in ranks):
+        return float("nan")
+    if np.array_equal(*ranks):
+        return 1.0
+    return float(np.clip(np.corrcoef(*ranks)[0, 1], -1, 1))
+
+
+def rank_correlation(one: Values, other: Values) -> float | None:
+    """Spearman correlation of two lists of values; None where one is constant or there are too few."""
+    if len(one) < _FEWEST_RANKS or np.ptp(one) == 0 or np.ptp(other) == 0:
+        return None
+    return spearman(one, other)
+
+
+def top_overlap(one: Values, other: Values) -> float | None:
+    """Share of the strongest tenth that both have; None where there are too few values.
+
+    Values tied with the weakest of the tenth belong to it, zeros never do, and the larger of the two sets is the whole.
+    """
+    most = round(TOP * len(one))
+    if most < _FEWEST_TOP:
+        return None
+    top = [v >= max(np.partition(v, -most)[-most], np.nextafter(0, 1)) for v in (one, other)]
+    whole = max(int(t.sum()) for t in top)
+    return float((top[0] & top[1]).sum() / whole) if whole else None
+
+
+def top_part(values: Values, count: int) -> Values:
+    """How much each value belongs to the ``count`` largest; those tied at the end share what is left."""
+    level = np.partition(values, -count)[-count]
+    above, tied = values > level, values == level
+    return above + tied * ((count - above.sum()) / tied.sum())
+
+
+def kept_part(one: Values, other: Values) -> float:
+    """Share of the top part ``one`` that is in ``other``, two of equal size."""
+    return float(np.minimum(one, other).sum() / one.sum())
+
+
+def part_iou(one: Values, other: Values) -> float:
+    """Intersection over union of two top parts."""
+    return float(np.minimum(one, other).sum() / np.maximum(one, other).sum())
+
+
+def structure(one: Values, other: Values) -> float:
+    """Structural similarity of two maps on their own axes, each brought to 0 to 1; NaN for a constant or thin map."""
+    smallest = min(one.shape)
+    if smallest < _LEAST_WINDOW or np.ptp(one) == 0 or np.ptp(other) == 0:
+        return float("nan")
+    window = min(_WINDOW, smallest - 1 + smallest % 2)
+    scaled = [(v - v.min()) / np.ptp(v) for v in (one, other)]
+    return float(structural_similarity(*scaled, win_size=window, data_range=1.0))
