@@ -1,13 +1,13 @@
 """How much of a map a reader has to take in: concentrated on little, or spread over everything."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pellucid.core.card import Ask, Cost, MetricCard, Property
@@ -18,11 +18,10 @@ from pellucid.core.infill import Infill
 from pellucid.core.metric import Metric, Score
 from pellucid.core.probe import Probe
 from pellucid.core.sweep import Asking, Hidden, SweptMetric
-from pellucid.core.units import voxels
-from pellucid.metrics.faithfulness.curves import path
 from pellucid.metrics.maps import NO_MAP, blank_reasons, on_grid, ranked
 
 _EMPTY = "the map is zero everywhere"
+_ROUNDS, _FINER = 2, 6  # of narrowing down the number of voxels that is enough
 
 
 @dataclass(frozen=True)
@@ -121,9 +120,9 @@ class Entropy(_Spread):
 class EffectiveComplexity(SweptMetric):
     """How many of the map's strongest voxels are enough to give the model its score back.
 
-    ``min k with |S(fill with the top k shown) - S(x)| <= tolerance |S(x) - S(fill)|``, over ``steps`` numbers of voxels
-    from 1 to all, in equal ratios. What remains hidden shows the fill, so the answer is relative to it; the score may
-    come near by chance before it stays near, and the first time counts.
+    ``min k with |S(fill with the top k shown) - S(x)| <= tolerance |S(x) - S(fill)|``: ``steps`` numbers of voxels from
+    1 to all in equal ratios, then two finer rounds below the first that is enough. What remains hidden shows the fill,
+    so the answer is relative to it; the score may come near by chance before it stays near, and the first time counts.
 
     Returns:
         Score as the number of voxels, lower is simpler; undefined for a constant map or a score the fill leaves as is.
@@ -149,7 +148,7 @@ class EffectiveComplexity(SweptMetric):
         caution="starts from an image no scanner made; depends on the fill, which is named",
         equation=r"\min k:\; |S(b_{\mathrm{top}\,k \to x}) - S(x)| \leq \varepsilon\,|S(x)-S(b)|",
         source="nguyen2020quantitative",
-        cost_note="one forward per step, and one of the fill",
+        cost_note="one forward per step, one of the fill, and twelve to narrow the number down",
         direction="lower",
         unit="voxels",
         interval="1 to the number of voxels",
@@ -165,7 +164,7 @@ class EffectiveComplexity(SweptMetric):
 
     def cost(self, probe: Probe, explainer: Explainer) -> Cost:
         """See ``Metric``."""
-        return Cost(self.steps)
+        return Cost(self.steps + _ROUNDS * _FINER)
 
     def asking(
         self, probe: Probe, answer: Answer, explainer: Explainer, region: Bool[Tensor, "*space"] | None
@@ -177,23 +176,46 @@ class EffectiveComplexity(SweptMetric):
         reasons = blank_reasons(maps)
         if all(reasons):
             return replace(Score.undefined(self, probe.batch, ""), reasons=reasons)
-        units = voxels(probe.grid.shape)
-        order = torch.stack([v.flatten().argsort(descending=True, stable=True) for v in ranked(maps)])
-        counts = np.unique(np.geomspace(1, units.count, self.steps).round().astype(int)).tolist()
-        fill = self.infill or probe.scene.infills[0]
-
-        def keeps() -> Iterator[Tensor]:
-            return path(units, order, [0, *counts[:-1]], deleting=False)
-
-        (rows,) = yield (Hidden(keeps, fill),)
-        whole = probe.baseline_score.double().cpu()
-        change = (rows - whole).abs() / (whole - rows[0]).abs()
-        enough = torch.cat([change[1:] <= self.tolerance, torch.ones(1, probe.batch, dtype=torch.bool)])
-        values = torch.tensor(counts, dtype=torch.float64)[enough.double().argmax(0)]
-        still = (whole == rows[0]).tolist()
+        fill, whole = self.infill or probe.scene.infills[0], probe.baseline_score.double().cpu()
+        counts, none = yield from self._search(ranked(maps), whole, fill)
+        still = (whole == none).tolist()
         reasons = tuple(
             r or ("the fill does not change the score" if s else "") for r, s in zip(reasons, still, strict=True)
         )
-        values[[bool(r) for r in reasons]] = torch.nan
-        detail = {"counts": counts, "share": (values / units.count).tolist(), "infill": fill.words}
-        return Score(self.name, values, reasons, self.settings(), detail)
+        found = counts.double()
+        found[[bool(r) for r in reasons]] = torch.nan
+        detail = {"share": (found / maps[0].numel()).tolist(), "infill": fill.words}
+        return Score(self.name, found, reasons, self.settings(), detail)
+
+    def _search(
+        self, maps: Float[Tensor, "batch *space"], whole: Float[Tensor, " batch"], fill: Infill
+    ) -> Generator[tuple[Hidden], list[Tensor], tuple[Tensor, Tensor]]:
+        """The least number that is enough, and the score with nothing shown, by item."""
+        count = maps[0].numel()
+        order = torch.stack([v.flatten().argsort(descending=True, stable=True) for v in maps])
+        place = torch.empty_like(order).scatter_(1, order, torch.arange(count).expand_as(order).contiguous())
+
+        def shown(counts: Tensor) -> Hidden:
+            """The top of each item's map alone; counts "try batch"."""
+            return Hidden(lambda: ((place < row[:, None]).view(maps.shape).float() for row in counts), fill)
+
+        steps = np.unique(np.geomspace(1, count, self.steps).round().astype(int))
+        tried = torch.tensor(steps)[:, None].expand(-1, len(maps))
+        (rows,) = yield (shown(torch.cat([torch.zeros_like(tried[:1]), tried[:-1]])),)
+        none, rows = rows[0], rows[1:]
+        limit = self.tolerance * (whole - none).abs()
+        least, below = _first_enough(tried, (rows - whole).abs() <= limit)
+        for _ in range(_ROUNDS):
+            share = torch.arange(1, _FINER + 1)[:, None] / (_FINER + 1)
+            tried = torch.cat([(below + share * (least - below)).ceil().long(), least[None]])
+            (rows,) = yield (shown(tried[:-1]),)
+            least, nearest = _first_enough(tried, (rows - whole).abs() <= limit)
+            below = torch.maximum(below, nearest)
+        return least, none
+
+
+def _first_enough(tried: Tensor, enough: Tensor) -> tuple[Tensor, Tensor]:
+    """The least number that is enough, and the one tried before it (0: none), by item; the last is always enough."""
+    first = torch.cat([enough, torch.ones_like(enough[:1])]).double().argmax(0, keepdim=True)
+    before = torch.cat([torch.zeros_like(tried[:1]), tried]).gather(0, first)[0]
+    return tried.gather(0, first)[0], before
