@@ -16,7 +16,8 @@ import pellucid.show
 from pellucid.core.case import Case, Region
 from pellucid.core.errors import UnwritableOutput
 from pellucid.core.image import Modality
-from pellucid.show.report import entry_of, matrix_of, render_index, render_report, worst, write_index, write_report
+from pellucid.show.measures import matrix_of
+from pellucid.show.report import entry_of, render_index, render_report, worst, write_index, write_report
 from pellucid.show.sections import CaseReport, Check, MapPanel, MetricNote, PerformanceRow, ScoreRow
 
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>'
@@ -238,15 +239,17 @@ def test_blank_and_negative_maps_are_said_in_words(report, make):
 
 def test_the_table_keeps_maps_before_baselines_and_numbers_reasons():
     rows = [
-        ScoreRow(HIT, "blob", 0.0), ScoreRow(HIT, "B", float("nan"), "flat"), ScoreRow(HIT, "A", 1.0),
+        ScoreRow(HIT, "blob", 0.0), ScoreRow(HIT, "B", float("nan"), "flat"),
+        ScoreRow(HIT, "A", 1.0, beside=("chance 0.04",), given=("radius 2 mm",)),
         ScoreRow(AUC, "A", None, "flat"), ScoreRow(AUC, "B", None, "no score"),
     ]  # fmt: skip
     table = matrix_of(rows, ["A", "B", "C"])
     assert table.columns == ("A", "B", "blob")
-    assert [(r.name, r.cells) for r in table.rows] == [
-        ("DeletionAUC", ("undefined [1]", "undefined [2]", "")),
-        ("HitRate", ("1", "undefined [1]", "0")),
+    assert [(r.name, r.given, [c.words for c in r.cells]) for r in table.rows] == [
+        ("DeletionAUC", "", ["undefined [1]", "undefined [2]", ""]),
+        ("HitRate", "radius 2 mm", ["1", "undefined [1]", "0"]),
     ]
+    assert [c.beside for c in table.rows[1].cells] == [("chance 0.04",), (), ()]
     assert table.reasons == ("flat", "no score")
     assert matrix_of([], ["A"]).rows == ()
 

@@ -1,7 +1,6 @@
 """One self-contained page for a case, and an overview of many: no network, no script, nothing half-written."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from math import isnan
 from pathlib import Path
@@ -26,9 +25,10 @@ from pellucid.show.gallery import (
     prepared_of,
     withheld,
 )
+from pellucid.show.measures import matrix_of
 from pellucid.show.rules import withheld_words
 from pellucid.show.scenery import Framing, burned
-from pellucid.show.sections import CaseReport, IndexEntry, ScoreRow, State
+from pellucid.show.sections import CaseReport, IndexEntry, State
 from pellucid.show.words import CHECKS, RESEARCH, cell_words, class_words, modality_word, number, score_words, unit_word
 
 _WORST: tuple[State, ...] = ("fail", "inconclusive", "not measured", "pass")
@@ -36,36 +36,6 @@ _PILLS = {"pass": "pass", "fail": "fail", "inconclusive": "not certain", "not me
 _TRAITS = ("body_part", "view", "laterality", "sequence", "contrast", "kernel", "photometric")
 _THUMBNAIL = 300
 _MOST_SCORES = 8
-
-
-@dataclass(frozen=True)
-class MatrixRow:
-    """One metric over all maps of a report.
-
-    Args:
-        name: of the metric.
-        measures: the property.
-        says: what its number says.
-        caution: what it does not say.
-        direction: which way is better.
-        cells: values in words, one for each column.
-    """
-
-    name: str
-    measures: str
-    says: str
-    caution: str
-    direction: str
-    cells: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """The table of measures: metrics down, maps and baselines across; reasons of what is undefined below."""
-
-    columns: tuple[str, ...]
-    rows: tuple[MatrixRow, ...]
-    reasons: tuple[str, ...]
 
 
 def render_report(report: CaseReport, scale: float = 1.0, back: str = "") -> str:
@@ -220,32 +190,6 @@ def entry_of(report: CaseReport, href: str) -> IndexEntry:
 def worst(report: CaseReport) -> State:
     """The worse of applicability and golden check."""
     return min((report.applicability.state, report.golden.state), key=_WORST.index)
-
-
-def matrix_of(scores: Sequence[ScoreRow], titles: Sequence[str]) -> Matrix:
-    """Scores as a table: maps in their order, then baselines; an undefined score refers to its reason."""
-    columns = tuple(dict.fromkeys((*(t for t in titles if any(s.of == t for s in scores)), *(s.of for s in scores))))
-    names = tuple(dict.fromkeys(s.about.name for s in sorted(scores, key=lambda s: s.about.measures)))
-    reasons: list[str] = []
-    rows = []
-    for name in names:
-        found = {s.of: s for s in scores if s.about.name == name}
-        about = next(iter(found.values())).about
-        cells = tuple(_cell(found.get(c), reasons) for c in columns)
-        rows.append(MatrixRow(name, about.measures, about.says, about.caution, about.direction, cells))
-    return Matrix(columns, tuple(rows), tuple(reasons))
-
-
-def _cell(row: ScoreRow | None, reasons: list[str]) -> str:
-    if row is None:
-        return ""
-    if row.value is None or isnan(row.value):
-        reason = row.reason or "no reason given"
-        if reason not in reasons:
-            reasons.append(reason)
-        return f"undefined [{reasons.index(reason) + 1}]"
-    unit = "" if row.about.unit in ("1", "") else f" {unit_word(row.about.unit)}"
-    return number(row.value) + unit
 
 
 def _case_facts(report: CaseReport) -> tuple[tuple[str, str], ...]:

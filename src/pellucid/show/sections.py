@@ -64,6 +64,8 @@ class ScoreRow:
         value: None or NaN where undefined.
         reason: why it is undefined.
         region: name of the reference region it was measured against, where one was.
+        beside: what the number is read against, a few words each: chance, random order, another fill.
+        given: what was chosen to measure it, the same for every map: the fill, the noise, the threshold.
     """
 
     about: MetricNote
@@ -71,6 +73,8 @@ class ScoreRow:
     value: float | None
     reason: str = ""
     region: str = ""
+    beside: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

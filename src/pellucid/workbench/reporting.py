@@ -17,6 +17,7 @@ from pellucid.show.sections import CaseReport, Check, MapPanel, MetricNote, Perf
 from pellucid.show.sheet import png
 from pellucid.workbench.evaluating import Scored, truth_region
 from pellucid.workbench.job import Finished
+from pellucid.workbench.measured import beside, given
 from pellucid.workbench.recording import Recorder
 from pellucid.workbench.shamming import sham_name
 
@@ -156,11 +157,18 @@ def _row(scored: Scored, titles: Sequence[str], finished: Finished) -> ScoreRow:
         says=card.shows,
         caution=card.caution,
         direction=card.direction,
-        unit=finished.panel.probes[0].target.unit if card.unit == "target's unit" else card.unit,
+        unit=card.unit.replace("target's unit", finished.panel.probes[0].target.unit),
         source=source_words(card),
     )
-    value = None if math.isnan(scored.value) else scored.value
-    return ScoreRow(note, titles[made.index((scored.method, scored.target))], value, scored.reason, scored.region or "")
+    return ScoreRow(
+        about=note,
+        of=titles[made.index((scored.method, scored.target))],
+        value=None if math.isnan(scored.value) else scored.value,
+        reason=scored.reason,
+        region=scored.region or "",
+        beside=beside(scored.score),
+        given=given(scored.score),
+    )
 
 
 def _performance(loaded: LoadedModel) -> tuple[PerformanceRow, ...]:

@@ -1,0 +1,51 @@
+"""What stands beside a score, in a few words: what it is read against, and what was chosen to measure it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pellucid.core.metric import Score
+from pellucid.show.words import number
+
+_AGAINST = {  # entries of a score's detail that are one number for the case, and how they are named to a reader
+    "chance": "chance",
+    "random": "random order",
+    "lead over random": "lead over random order, share of the fall",
+    "standard error": "standard error",
+    "without a map": "a map of zeros",
+    "copies that change the decision": "copies that change the decision",
+}
+_CHOSEN = {"infill": "fill", "noise": "noise", "layer": "layer"}
+
+
+def beside(score: Score) -> tuple[str, ...]:
+    """What the case's number is read against: the value under the other fill, chance, random order, its error.
+
+    Args:
+        score: of one case (a batch of one).
+
+    Example:
+        >>> import torch
+        >>> beside(Score("HitRate", torch.tensor([1.0]), detail={"chance": 0.04}))
+        ('chance 0.04',)
+    """
+    found = [(words, _single(score.detail[key])) for key, words in _AGAINST.items() if key in score.detail]
+    fills = score.detail.get("by fill")
+    first = score.detail.get("infill")
+    if isinstance(fills, Mapping):
+        found += [(f"fill {fill}:", _single(value)) for fill, value in fills.items() if fill != first]
+    return tuple(f"{words} {number(value)}" for words, value in found if value is not None and words)
+
+
+def given(score: Score) -> tuple[str, ...]:
+    """Fill, noise and layer, and settings in words (a threshold), the same for every map of the case."""
+    chosen = [
+        f"{words} {score.detail[key]}" for key, words in _CHOSEN.items() if isinstance(score.detail.get(key), str)
+    ]
+    return (*chosen, *(f"{k} {v}" for k, v in score.settings.items() if isinstance(v, str)))
+
+
+def _single(value: Any) -> float | None:
+    """The number of a batch of one."""
+    while isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
