@@ -39,6 +39,8 @@ class Scene:
             number for every input; None: no cohort is at hand.
         fills: what stands at each voxel when it is hidden, where the scene is one window of a larger image, whose mean
             or blur it is; None: it follows from the inputs.
+        retrained: other models of the same task, which take the same inputs and have the same labels.
+        readers: masks "*space" of the same finding by each of several readers, on the primary input's grid.
     """
 
     grids: Mapping[str, Grid] = field(default_factory=dict)
@@ -48,6 +50,8 @@ class Scene:
     seed: int = 0
     background: Mapping[str, Tensor] | None = None
     fills: Callable[[Infill], Mapping[str, Tensor]] | None = None  # of a window
+    retrained: tuple[Model, ...] = ()
+    readers: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Probe:
@@ -138,9 +142,15 @@ class Probe:
         other.__dict__.update(self.__dict__, **changed)
         return other
 
-    def on(self, model: Model) -> "Probe":
-        """A fresh probe of another model (randomized weights, say) with the targets bound on this one, no engine."""
-        other = Probe(model, self.inputs, self.targets, self._needs, self.scene, self.precision)
+    def on(self, model: Model, needs: Iterable[Need] | None = None) -> "Probe":
+        """A fresh probe of another model (randomized weights, say) with the targets bound on this one, no engine.
+
+        Args:
+            model: takes the same inputs.
+            needs: of a model with other layers; None: this probe's.
+        """
+        asked = self._needs if needs is None else needs
+        other = Probe(model, self.inputs, self.targets, asked, self.scene, self.precision)
         other.aim = self.aim
         other._kept["bound"] = self._bound()
         return other
