@@ -12,14 +12,14 @@ from pellucid.statistics.errors import Unfit
 from pellucid.statistics.interval import Interval, checked_level
 
 
-def wilson(hits: int, count: int, level: float = 0.95) -> Interval:
+def wilson(hits: float, count: int, level: float = 0.95) -> Interval:
     """The share of hits with Wilson's interval, for answers that do not depend on each other.
 
     The share that is just not rejected by the score test; it stays within 0 and 1 and has a width also at 0 and 1.
     With several answers of one patient it is too narrow: then ``clustered``.
 
     Args:
-        hits: how many were right; from 0 to the count.
+        hits: how many were right, from 0 to the count; half a hit is a tie.
         count: how many there were; none gives NaN.
         level: of the interval.
 
