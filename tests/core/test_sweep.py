@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from pellucid.core.card import Cost
+from pellucid.core.card import Ask, Cost
 from pellucid.core.errors import NonFinite
 from pellucid.core.infill import Constant, ItemMean
 from pellucid.core.metric import Score
 from pellucid.core.model import Model
 from pellucid.core.prepare import InputSpec
 from pellucid.core.probe import Probe
-from pellucid.core.sweep import Hidden, Moved, Placed, Sweep
+from pellucid.core.sweep import Hidden, Moved, Placed, Sweep, _digest
 from pellucid.core.target import ClassScore
 from pellucid.explain.gradient import InputXGradient
 
@@ -102,6 +102,69 @@ def test_scores_at_other_inputs_equal_the_probes():
     assert torch.allclose(got.values, probe.score({"image": probe.inputs["image"] + 0.5}).double(), atol=1e-6)
 
 
+def test_a_layer_at_the_image_is_read_once_and_not_where_the_shared_pass_has_it():
+    for needs, forwards in (((), 1 + 2), ([(Ask.ACTIVATION, "1")], 2)):
+        plain, explainer = probe_of()
+        probe = Probe(plain.model, plain.inputs, ClassScore(1), [*explainer.needs(plain.model, plain.inputs), *needs])
+        make = shifted((0.1, 0.2))
+
+        def asking(probe=probe, make=make):
+            (found,) = yield (Moved(lambda: make(probe), lambda again: again.before["1"], ("1",)),)
+            return score_of(torch.stack([f.sum(1) for f in found]).mean(0))
+
+        sweep = Sweep(probe, explainer, [asking(), asking()])
+        assert sweep.cost == Cost(forwards, 2)
+        found = sweep.run()[0].values
+        assert probe.spent.own == Cost(2 * forwards, 2 * 2)
+        assert torch.allclose(found, probe.run(layers=("1",)).activation["1"].sum(1))
+
+
+def test_named_inputs_are_made_once_and_found_again_by_name():
+    probe, explainer = probe_of()
+    made = []
+
+    def named(by):
+        def inputs():
+            for b in by:
+                made.append(b)
+                yield {"image": probe.inputs["image"] + b}
+
+        (found,) = yield (Moved(inputs, lambda again: again.score, keys=tuple(f"shift {b}" for b in by)),)
+        return score_of(torch.stack(found).mean(0).double())
+
+    sweep = Sweep(probe, explainer, [named((0.1, 0.2)), named((0.2, 0.1)), named((0.1, 0.2, 0.3))])
+    assert (sweep.cost, made) == (Cost(3, 3), [])
+    first, second, third = sweep.run()
+    assert made == [0.1, 0.2, 0.1, 0.2, 0.3]  # the second question finds all its inputs answered
+    assert torch.equal(first.values, second.values)
+    alone = Sweep(*probe_of(), [moving(probe, (0.1, 0.2, 0.3))]).run()[0]
+    assert torch.allclose(third.values, alone.values, rtol=1e-6)
+
+
+def test_what_tells_masks_apart_is_computed_once(monkeypatch):
+    probe, explainer = probe_of()
+    hashed = []
+    monkeypatch.setattr("pellucid.core.sweep._digest", lambda *a, f=_digest: hashed.append(1) or f(*a))
+    sweep = Sweep(probe, explainer, [hiding(masks(1, 2, 3), ItemMean()), hiding(masks(2, 3), ItemMean())])
+    assert (sweep.cost, sweep.cost) == (Cost(3), Cost(3))
+    sweep.run()
+    assert len(hashed) == 5
+
+
+def test_what_may_follow_an_answer_is_in_the_cost():
+    probe, explainer = probe_of()
+
+    def asking():
+        (rows,) = yield (Hidden(masks(1, 2), ItemMean(), then=3),)
+        (more,) = yield (Hidden(masks(3), ItemMean()),)
+        return score_of(rows.mean(0) + more[0])
+
+    sweep = Sweep(probe, explainer, [asking()])
+    assert sweep.cost == Cost(2 + 3)
+    sweep.run()
+    assert probe.spent.own.forwards == 3 * 2
+
+
 class Fragile(nn.Module):
     def forward(self, x):
         flat = x.flatten(1)
@@ -114,6 +177,23 @@ def test_one_metric_that_fails_leaves_the_others_their_scores():
     wrong, right = Sweep(probe, explainer, [bad, good]).run()
     assert isinstance(wrong, NonFinite)
     assert torch.isfinite(right.values).all()
+
+
+def test_a_metric_that_fails_spares_those_of_the_same_fill():
+    """Alone, the other one would have its score: so it has it beside the one that fails."""
+    probe, explainer = probe_of(Fragile())
+    black = torch.zeros(1, 4, 4)
+    part = torch.ones(1, 4, 4)
+    part[:, :1] = 0
+
+    def elsewhere(by):
+        (rows,) = yield (Placed(lambda: shifted((by,))(probe)),)
+        return score_of(rows[0])
+
+    askings = [hiding(lambda: [part, black], Constant(-1.0)), hiding(lambda: [1 - black], Constant(-1.0))]
+    askings += [elsewhere(-2.0), elsewhere(0.5), moving(probe, (-2.0,)), moving(probe, (0.5,))]
+    found = Sweep(probe, explainer, askings).run()
+    assert [isinstance(f, NonFinite) for f in found] == [True, False] * 3
 
 
 def test_questions_may_follow_answers_and_be_several():
@@ -157,8 +237,10 @@ def test_a_layer_is_read_in_the_pass_that_explains():
         (found,) = yield (Moved(lambda: make(probe), lambda again: again.score),)
         return score_of(torch.stack(found).sum(0))
 
-    reading, _ = Sweep(probe, explainer, [asking(("1",)), blind()]).run()
-    assert probe.spent.own == Cost(4, 4)
+    sweep = Sweep(probe, explainer, [asking(("1",)), blind()])
+    assert sweep.cost == Cost(2 + 1, 2)  # one more forward: the layer at the image itself
+    reading, _ = sweep.run()
+    assert probe.spent.own == Cost(2 * 3, 2 * 2)
     expected = sum(probe.run(x, layers=("1",)).activation["1"].sum(1) for x in make(probe))
     assert torch.allclose(reading.values, expected)
 

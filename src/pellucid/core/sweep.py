@@ -37,10 +37,12 @@ class Hidden:
     Args:
         keeps: makes the masks anew at each call, each "1 *space" or "batch *space", 1 shows and 0 hides.
         infill: what hidden voxels show.
+        then: how many masks may be asked for after the answer, at most.
     """
 
     keeps: Callable[[], Iterable[Tensor]]
     infill: Infill
+    then: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +55,7 @@ class Again:
         score: of the target there, "batch".
         output: of the model there.
         activation: of the layers that any of the questions reads, by name.
+        before: the same layers at the unperturbed input.
     """
 
     inputs: Mapping[str, Tensor]
@@ -60,6 +63,7 @@ class Again:
     score: Tensor
     output: Tensor
     activation: Mapping[str, Tensor]
+    before: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,11 +74,14 @@ class Moved:
         inputs: makes the inputs anew at each call, each one version of the batch.
         reduce: takes what the metric needs of each; maps are not kept.
         layers: full names of layers that are read in the same pass.
+        keys: a name for each input, the same only where the input is: spares making and hashing it to find what
+            metrics share. None: inputs are told apart by content.
     """
 
     inputs: Callable[[], Iterable[Mapping[str, Tensor]]]
     reduce: Callable[[Again], Any]
     layers: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,14 +90,61 @@ class Placed:
 
     Args:
         inputs: makes the inputs anew at each call, each one version of the batch.
+        keys: as in ``Moved``.
     """
 
     inputs: Callable[[], Iterable[Mapping[str, Tensor]]]
+    keys: tuple[str, ...] = ()
 
 
 Question = Hidden | Placed | Moved
 Asking = Generator[tuple[Question, ...], list[Any], Score]
 _Key = tuple[int, int]  # which metric, which of its open questions
+
+
+class _Open:
+    """A question that waits, with what tells its items from others: found when it is first looked at."""
+
+    def __init__(self, question: Question) -> None:
+        self.question = question
+        self._digests: list[_Digest] | None = None
+
+    @property
+    def infill(self) -> Infill | None:
+        """What hidden voxels show; None where nothing is hidden."""
+        return self.question.infill if isinstance(self.question, Hidden) else None
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Read where something is explained."""
+        return self.question.layers if isinstance(self.question, Moved) else ()
+
+    def taken(self, again: Again) -> Any:
+        """What the metric keeps of an explanation."""
+        return self.question.reduce(again) if isinstance(self.question, Moved) else None
+
+    @property
+    def digests(self) -> list[_Digest]:
+        """One for each item; items are made only where they have no keys."""
+        if self._digests is None and not isinstance(self.question, Hidden) and self.question.keys:
+            self._digests = [_digest("named", {}, key) for key in self.question.keys]
+        if self._digests is None:
+            self._digests = [digest for digest, _ in self.items()]
+        return self._digests
+
+    def items(self) -> Iterator[tuple[_Digest, Any]]:
+        """What the question wants to know, made anew; hashed the first time only."""
+        question = self.question
+        made: Iterable[Any] = question.keeps() if isinstance(question, Hidden) else question.inputs()
+        if self._digests is not None or (not isinstance(question, Hidden) and question.keys):
+            yield from zip(self.digests, made, strict=True)
+            return
+        found: list[_Digest] = []
+        for item in made:
+            named = isinstance(question, Hidden)
+            found.append(_digest(question.infill.words, {"": item}) if named else _digest("", item))
+            yield found[-1], item
+        self._digests = found
 
 
 class Sweep:
@@ -106,69 +160,70 @@ class Sweep:
         self._probe, self._explainer, self._askings = probe, explainer, list(askings)
         engine = probe.engine.name if probe.engine else ""
         self._known: dict[_Digest, Tensor] = probe.once(f"scores of {probe.aim} {engine}", dict)
-        self._open: dict[_Key, Question] = {}
+        self._before: dict[str, Tensor] = {}
+        self._open: dict[_Key, _Open] = {}
         self._outcomes: dict[int, Score | PellucidError] = {}
         for index in range(len(self._askings)):
             self._advance(index, None)
 
     @property
     def cost(self) -> Cost:
-        """Passes that the questions now open will take, for one item: those that follow an answer are not in it."""
-        fresh = {d for q in self._open.values() if isinstance(q, Hidden | Placed) for d, _ in self._items(q)}
-        moved = {d for q in self._open.values() if isinstance(q, Moved) for d, _ in self._items(q)}
-        again = shared_cost(self._explainer.card.asks) + self._explainer.cost(self._probe) if moved else Cost()
-        return Cost(len(fresh - self._known.keys())) + again * len(moved)
+        """Passes still to be made for one item: exact for what is open, at most for what may follow an answer."""
+        asked, moved = self._of(Hidden, Placed), self._of(Moved)
+        fresh = {d for o in asked for d in o.digests} - self._known.keys()
+        then = sum(o.question.then for o in asked if isinstance(o.question, Hidden))
+        elsewhere = {d for o in moved for d in o.digests}
+        asks = self._explainer.card.asks | {Ask.OUTPUT}  # the score there is told, whatever the method asks
+        again = shared_cost(asks) + self._explainer.cost(self._probe) if moved else Cost()
+        here = int(bool(self._unread(chain.from_iterable(o.layers for o in moved))))
+        return Cost(len(fresh) + then + here) + again * len(elsewhere)
+
+    def _of(self, *kinds: type[Question]) -> list[_Open]:
+        return [o for o in self._open.values() if isinstance(o.question, kinds)]
 
     def run(self) -> list[Score | PellucidError]:
         """Answer until every metric has its score; a metric's refusal stands in the place of its score."""
         while self._open:
             asked, self._open = self._open, {}
             answers: dict[_Key, Any] = {}
-            scored = {k: q for k, q in asked.items() if isinstance(q, Hidden | Placed)}
-            for fill in dict.fromkeys(map(_fill, scored.values())):
-                group = {k: q for k, q in scored.items() if _fill(q) == fill}
+            scored = {k: o for k, o in asked.items() if not isinstance(o.question, Moved)}
+            for fill in dict.fromkeys(o.infill for o in scored.values()):
+                group = {k: o for k, o in scored.items() if o.infill == fill}
                 answers |= self._attempt(group, lambda g, fill=fill: self._scores(g, fill))
-            moved = {k: q for k, q in asked.items() if isinstance(q, Moved)}
+            moved = {k: o for k, o in asked.items() if isinstance(o.question, Moved)}
             answers |= self._attempt(moved, self._reduced)
             for index in dict.fromkeys(index for index, _ in asked):
                 self._advance(index, [answers[k] for k in asked if k[0] == index])
         return [self._outcomes[i] for i in range(len(self._askings))]
 
-    def _attempt(self, group: dict[_Key, Any], answer: Callable[[dict[_Key, Any]], dict[_Key, Any]]) -> dict[_Key, Any]:
-        """The answers, or for each question the error that came instead."""
+    def _attempt(
+        self, group: dict[_Key, _Open], answer: Callable[[dict[_Key, _Open]], dict[_Key, Any]]
+    ) -> dict[_Key, Any]:
+        """The answers; where they fail together each on its own, as without the others: the answer or its error."""
         try:
             return answer(group)
         except PellucidError as error:
-            return dict.fromkeys(group, error)
+            if len(group) == 1:
+                return dict.fromkeys(group, error)
+        return {k: a for key, each in group.items() for k, a in self._attempt({key: each}, answer).items()}
 
     def _advance(self, index: int, answers: list[Any] | None) -> None:
         asking = self._askings[index]
         wrong = next((a for a in answers or () if isinstance(a, PellucidError)), None)
         try:
             questions = asking.send(answers) if wrong is None else asking.throw(wrong)  # type: ignore[arg-type]
-            self._open |= {(index, place): q for place, q in enumerate(questions)}
+            self._open |= {(index, place): _Open(q) for place, q in enumerate(questions)}
         except StopIteration as end:
             self._outcomes[index] = end.value
         except PellucidError as error:
             self._outcomes[index] = error
 
-    def _items(self, question: Question) -> Iterator[tuple[_Digest, Any]]:
-        """What a question wants to know, each with what tells it from others."""
-        if isinstance(question, Hidden):
-            for keep in question.keeps():
-                yield _digest(question.infill.words, {"": keep}), keep
-            return
-        for x in question.inputs():
-            yield _digest("", x), x
-
-    def _scores(self, group: Mapping[_Key, Hidden | Placed], fill: Infill | None) -> dict[_Key, Tensor]:
-        order: dict[_Key, list[_Digest]] = {k: [] for k in group}
+    def _scores(self, group: Mapping[_Key, _Open], fill: Infill | None) -> dict[_Key, Tensor]:
         waiting: dict[_Digest, None] = {}
 
         def fresh() -> Iterator[Any]:
-            for key, question in group.items():
-                for digest, item in self._items(question):
-                    order[key].append(digest)
+            for each in group.values():
+                for digest, item in each.items():
                     if digest not in self._known and digest not in waiting:
                         waiting[digest] = None
                         yield item
@@ -180,35 +235,51 @@ class Sweep:
             del waiting[digest]
             self._known[digest] = row.double().cpu()
         none = torch.zeros(0, self._probe.batch, dtype=torch.float64)
-        return {k: torch.stack([self._known[d] for d in ds]) if ds else none for k, ds in order.items()}
+        return {k: torch.stack([self._known[d] for d in o.digests]) if o.digests else none for k, o in group.items()}
 
-    def _reduced(self, group: Mapping[_Key, Moved]) -> dict[_Key, list[Any]]:
+    def _reduced(self, group: Mapping[_Key, _Open]) -> dict[_Key, list[Any]]:
         """Each input is explained once, and every metric takes from it what it needs."""
         wanted: dict[_Digest, list[tuple[_Key, int]]] = {}
-        for key, question in group.items():
-            for place, (digest, _) in enumerate(self._items(question)):
+        for key, each in group.items():
+            for place, digest in enumerate(each.digests):
                 wanted.setdefault(digest, []).append((key, place))
+        self._read(chain.from_iterable(o.layers for o in group.values()))
         found: dict[_Key, dict[int, Any]] = {k: {} for k in group}
-        for digest, x in chain.from_iterable(self._items(q) for q in group.values()):
-            places = wanted.pop(digest, None)
-            if places is None:
+        for each in group.values():
+            if wanted.keys().isdisjoint(each.digests):
                 continue
-            layers = dict.fromkeys(layer for key, _ in places for layer in group[key].layers)
-            probe = self._probe.elsewhere(x, [(Ask.ACTIVATION, layer) for layer in layers])
-            answer, read = answered(self._explainer, probe), {layer: probe.activation(layer) for layer in layers}
-            again = Again(x, answer, probe.baseline_score, probe.output, read)
-            self._probe.spent.own += probe.spent.shared + probe.spent.own
-            for key, place in places:
-                found[key][place] = group[key].reduce(again)
+            for digest, x in each.items():
+                places = wanted.pop(digest, None)
+                if places is None:
+                    continue
+                again = self._explained(x, dict.fromkeys(n for key, _ in places for n in group[key].layers))
+                for key, place in places:
+                    found[key][place] = group[key].taken(again)
         return {k: [by_place[i] for i in range(len(by_place))] for k, by_place in found.items()}
 
+    def _explained(self, x: Mapping[str, Tensor], layers: Iterable[str]) -> Again:
+        probe = self._probe.elsewhere(x, [(Ask.ACTIVATION, layer) for layer in layers])
+        answer, read = answered(self._explainer, probe), {layer: probe.activation(layer) for layer in layers}
+        again = Again(x, answer, probe.baseline_score, probe.output, read, self._before)
+        self._probe.spent.own += probe.spent.shared + probe.spent.own
+        return again
 
-def _fill(question: Hidden | Placed) -> Infill | None:
-    return question.infill if isinstance(question, Hidden) else None
+    def _unread(self, layers: Iterable[str]) -> tuple[str, ...]:
+        """Those not known at the unperturbed input, and not read by the shared pass."""
+        known = self._before
+        return tuple(dict.fromkeys(n for n in layers if n not in known and not self._probe.asked(Ask.ACTIVATION, n)))
+
+    def _read(self, layers: Iterable[str]) -> None:
+        """Layers at the unperturbed input, all in one pass."""
+        named = tuple(layers)
+        unread = self._unread(named)
+        if unread:
+            self._before |= self._probe.run(layers=unread).activation
+        self._before |= {n: self._probe.activation(n) for n in named if n not in self._before}
 
 
-def _digest(words: str, tensors: Mapping[str, Tensor]) -> _Digest:
-    total = hashlib.blake2b(words.encode(), digest_size=16)
+def _digest(words: str, tensors: Mapping[str, Tensor], key: str = "") -> _Digest:
+    total = hashlib.blake2b(f"{words} {key}".encode(), digest_size=16)
     for name, t in tensors.items():
         total.update(f"{name}{tuple(t.shape)}".encode())
         plain = t.detach().cpu().contiguous()

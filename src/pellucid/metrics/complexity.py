@@ -195,20 +195,22 @@ class EffectiveComplexity(SweptMetric):
         order = torch.stack([v.flatten().argsort(descending=True, stable=True) for v in maps])
         place = torch.empty_like(order).scatter_(1, order, torch.arange(count).expand_as(order).contiguous())
 
-        def shown(counts: Tensor) -> Hidden:
-            """The top of each item's map alone; counts "try batch"."""
-            return Hidden(lambda: ((place < row[:, None]).view(maps.shape).float() for row in counts), fill)
+        def shown(counts: Tensor, rounds: int) -> Hidden:
+            """The top of each item's map alone; counts "try batch", and how many rounds may follow."""
+            return Hidden(
+                lambda: ((place < row[:, None]).view(maps.shape).float() for row in counts), fill, rounds * _FINER
+            )
 
         steps = np.unique(np.geomspace(1, count, self.steps).round().astype(int))
         tried = torch.tensor(steps)[:, None].expand(-1, len(maps))
-        (rows,) = yield (shown(torch.cat([torch.zeros_like(tried[:1]), tried[:-1]])),)
+        (rows,) = yield (shown(torch.cat([torch.zeros_like(tried[:1]), tried[:-1]]), _ROUNDS),)
         none, rows = rows[0], rows[1:]
         limit = self.tolerance * (whole - none).abs()
         least, below = _first_enough(tried, (rows - whole).abs() <= limit)
-        for _ in range(_ROUNDS):
+        for left in reversed(range(_ROUNDS)):
             share = torch.arange(1, _FINER + 1)[:, None] / (_FINER + 1)
             tried = torch.cat([(below + share * (least - below)).ceil().long(), least[None]])
-            (rows,) = yield (shown(tried[:-1]),)
+            (rows,) = yield (shown(tried[:-1], left),)
             least, nearest = _first_enough(tried, (rows - whole).abs() <= limit)
             below = torch.maximum(below, nearest)
         return least, none

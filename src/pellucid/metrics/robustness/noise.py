@@ -59,6 +59,11 @@ class Bank:
                 for n, x in probe.inputs.items()
             }
 
+    def keys(self, probe: Probe) -> tuple[str, ...]:
+        """A name for each noisy version of a probe's batch, the same where the version is."""
+        words = f"{self.shape} noise {self.size!r} seed {probe.scene.seed}"
+        return tuple(f"{words} copy {i}" for i in range(self.samples))
+
     def _draw(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
         if self.shape == "gaussian":
             return torch.randn(shape, generator=generator)

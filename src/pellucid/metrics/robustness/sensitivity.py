@@ -40,7 +40,7 @@ class _Change(NoiseMetric, ABC, abstract=""):
             change = difference(probe, again, maps).norm(dim=1) / size
             return Seen(change, same_decision(probe, again.output))
 
-        (found,) = yield (Moved(lambda: bank.inputs(probe), reduce),)
+        (found,) = yield (Moved(lambda: bank.inputs(probe), reduce, keys=bank.keys(probe)),)
         changes, _, detail = tabled(found, "changes")
         values, more = self._of(changes)
         return Score(self.name, values, broken(changes), self.settings(), detail | more | bank.report(probe))
@@ -216,7 +216,7 @@ class LocalLipschitz(BoxNoise):
             slope = difference(probe, again, maps).norm(dim=1) / step
             return Seen(slope, same_decision(probe, again.output))
 
-        (found,) = yield (Moved(lambda: bank.inputs(probe), reduce),)
+        (found,) = yield (Moved(lambda: bank.inputs(probe), reduce, keys=bank.keys(probe)),)
         slopes, _, detail = tabled(found, "slopes")
         values = slopes.amax(0)
         scale = entries(probe).norm(dim=1) / maps.flatten(1).norm(dim=1)

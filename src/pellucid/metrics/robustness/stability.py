@@ -57,7 +57,7 @@ class _Relative(BoxNoise, ABC, abstract=""):
             change = relative_change(difference(probe, again, maps), here, self.least)
             return Seen(change / length(again).clamp_min(self.floor), same_decision(probe, again.output))
 
-        (found,) = yield (Moved(lambda: bank.inputs(probe), reduce, layers),)
+        (found,) = yield (Moved(lambda: bank.inputs(probe), reduce, layers, bank.keys(probe)),)
         ratios, same, detail = tabled(found, "ratios")
         kept = torch.where(same, ratios, -torch.inf)  # a copy of another decision is left out, whatever its map
         nothing = ~same.any(0)
@@ -220,12 +220,10 @@ class RelativeRepresentationStability(_Relative):
 
     def _length(self, probe: Probe) -> tuple[_Length, tuple[str, ...]]:
         name = self._name(probe)
-        at_image: list[Tensor] = []  # read when the first copy has been: what is asked is priced before anything runs
 
         def length(again: Again) -> Tensor:
-            if not at_image:
-                at_image.append(_flat(probe.run(layers=(name,)).activation[name]))
-            return relative_change(_flat(again.activation[name]) - at_image[0], at_image[0], self.least)
+            here = _flat(again.before[name])
+            return relative_change(_flat(again.activation[name]) - here, here, self.least)
 
         return length, (name,)
 
