@@ -18,7 +18,7 @@ from pellucid.core.target import ClassScore
 from pellucid.explain.cam import GradCAM, HiResCAM
 from pellucid.explain.gradient import InputXGradient, Saliency
 from pellucid.explain.path import IntegratedGradients
-from pellucid.metrics.randomization import ModelParameterRandomization
+from pellucid.metrics.randomization.weights import ModelParameterRandomization
 from pellucid.testing import unchanged
 
 RANKS = (2, 3)

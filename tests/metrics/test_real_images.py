@@ -21,7 +21,7 @@ from pellucid.explain.path import IntegratedGradients
 from pellucid.metrics.faithfulness.curves import DeletionAUC, InsertionAUC
 from pellucid.metrics.localization.overlap import Dice, IoU
 from pellucid.metrics.localization.pointing import HitRate
-from pellucid.metrics.randomization import ModelParameterRandomization
+from pellucid.metrics.randomization.weights import ModelParameterRandomization
 
 
 def pixels(path, size, mode="RGB"):

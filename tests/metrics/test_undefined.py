@@ -11,11 +11,13 @@ from pellucid.explain.gradient import Saliency
 from pellucid.metrics.faithfulness.curves import DeletionAUC, InsertionAUC
 from pellucid.metrics.localization.overlap import Dice, IoU
 from pellucid.metrics.localization.pointing import HitRate
-from pellucid.metrics.randomization import ModelParameterRandomization
+from pellucid.metrics.randomization.classes import RandomLogit
+from pellucid.metrics.randomization.efficient import EfficientMPRT
+from pellucid.metrics.randomization.weights import ModelParameterRandomization
 
 CURVES = [DeletionAUC(4), InsertionAUC(4)]
 PLACES = [IoU(), Dice(), IoU("otsu"), HitRate()]
-EVERY = [*CURVES, *PLACES, ModelParameterRandomization(1)]
+EVERY = [*CURVES, *PLACES, ModelParameterRandomization(1), EfficientMPRT(), RandomLogit()]
 
 
 @pytest.fixture
@@ -97,8 +99,8 @@ def test_a_model_without_weights_cannot_be_randomized(nets, model_of, stand):
     net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     probe = Probe(model_of(net, 2), nets.noise(2, 1, 6, 6), ClassScore(0))
     method = stand(lambda p: p.inputs["image"])
-    score = ModelParameterRandomization()(probe, method(probe), method, None)
-    assert undefined(score, "the model shows no weights")
+    for metric in (ModelParameterRandomization(), EfficientMPRT()):
+        assert undefined(metric(probe, method(probe), method, None), "the model shows no weights")
 
 
 class Sentence(Answer):

@@ -35,3 +35,16 @@ def cascade(module, explain, layers, seed):
         torch.set_rng_state(state)
         curve.append(spearman(first, explain(module)))
     return curve
+
+
+def one_by_one(module, explain, layers, seed):
+    """Correlation with the first map when the i-th layer alone is drawn anew, with ``seed + i``."""
+    first, curve, state = np.array(explain(module)), [], torch.get_rng_state()
+    trained = {k: v.clone() for k, v in module.state_dict().items()}
+    for i, name in enumerate(layers):
+        module.load_state_dict(trained)
+        torch.manual_seed(seed + i)
+        module.get_submodule(name).reset_parameters()
+        torch.set_rng_state(state)
+        curve.append(spearman(first, explain(module)))
+    return curve

@@ -16,7 +16,7 @@ from pellucid.explain.gradient import Saliency
 from pellucid.explain.occlusion import Occlusion
 from pellucid.explain.path import IntegratedGradients
 from pellucid.metrics.faithfulness.curves import DeletionAUC, InsertionAUC
-from pellucid.metrics.randomization import ModelParameterRandomization
+from pellucid.metrics.randomization.weights import ModelParameterRandomization
 from pellucid.workbench import hastening
 from pellucid.workbench.checking import calculation_checks
 from pellucid.workbench.evaluating import score_panel

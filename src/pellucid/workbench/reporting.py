@@ -191,5 +191,6 @@ def _dependence(scored: Scored) -> Check:
     if math.isnan(scored.value):
         return Check(name, "not measured", scored.reason)
     same = scored.value > _SAME_MAP
-    words = f"rank correlation with the map of the randomized model {scored.value:.2f} (limit {_SAME_MAP}, ours)"
+    kind = {"ssim": "structural similarity"}.get(str(scored.score.settings.get("similarity")), "rank correlation")
+    words = f"{kind} with the map of the randomized model {scored.value:.2f} (limit {_SAME_MAP}, ours)"
     return Check(name, "fail" if same else "pass", words)
