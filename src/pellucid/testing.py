@@ -108,7 +108,9 @@ def small_model(rank: int, task: Task, cells: int = 2, attentive: bool = False) 
 def _scene(rank: int) -> Scene:
     box = torch.zeros((_SIDE[rank],) * rank, dtype=torch.bool)
     box[(slice(3, 9),) * rank] = True
-    return Scene(regions={"box": box}, seed=3)
+    return Scene(
+        regions={"box": box}, seed=3, readers={"first": box, "second": box.roll(1, 0), "third": box.roll(-2, 1)}
+    )
 
 
 def _require(holds: bool, what: str) -> None:

@@ -39,7 +39,10 @@ MetricName = Annotated[
         "--metric", help="NAME or NAME:parameter=value; repeatable; all: every one. Default: nine usual ones."
     ),
 ]
-RegionPath = Annotated[Path | None, typer.Option("--region", help="Mask of the finding by an expert, on the image.")]
+RegionPath = Annotated[
+    list[str] | None,
+    typer.Option("--region", help="Mask of the finding by an expert, on the image; READER=MASK for each of several."),
+]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the report and the maps.")]
 Fill = Annotated[
     list[str] | None, typer.Option("--fill", help="0, '-800 HU', blur:5, mean, median:0.25; twice for two.")
@@ -149,7 +152,7 @@ def _request(
     )
 
 
-_Beside = tuple[Path | None, Path | None]  # the expert's mask, and normal cases
+_Beside = tuple[list[str] | None, Path | None]  # experts' masks, and normal cases
 
 
 def _run(path: Path, model: Path, out: Path, beside: _Beside, request: Request, session: face.Session) -> None:
@@ -211,14 +214,20 @@ def _announce(words: str) -> None:
     face.out.print(words, highlight=False)
 
 
-def _cases(path: Path, region: Path | None) -> Cases:
+def _cases(path: Path, regions: list[str] | None) -> Cases:
     cases = read_cases(path)
-    if region is None:
-        return cases
-    mask, said = read_only_mask(cases, region)
-    case = cases.cases[0]
-    notes = (*case.notes, f"the expert's region was {said}") if said else case.notes
-    return replace(cases, cases=(replace(case, regions={**case.regions, "expert": mask}, notes=notes),))
+    for reader, mask in face.masks(regions or []).items():
+        try:
+            region, said = read_only_mask(cases, mask)
+        except PellucidError as error:
+            raise type(error)(
+                f"region of {reader}: {error.problem}" if reader else error.problem, error.mend
+            ) from error
+        case = cases.cases[0]
+        notes = (*case.notes, f"the region of {reader or 'the expert'} was {said}") if said else case.notes
+        known = {**case.regions, reader or "expert": replace(region, reader=reader)}
+        cases = replace(cases, cases=(replace(case, regions=known, notes=notes),))
+    return cases
 
 
 def summary(done: Finished) -> dict[str, object]:
@@ -246,6 +255,7 @@ def summary(done: Finished) -> dict[str, object]:
         "differences": [d.plain() for d in done.differences],
         "skipped": [{"method": m, "reason": r} for m, r in done.panel.skipped],
         "budget": done.budget.plain() if done.budget is not None else None,
+        "readers": list(done.opened.scene.readers),
         "scores": [s.plain() for s in done.scores],
         "checks": {
             "about": CHECKS,

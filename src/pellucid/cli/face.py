@@ -2,8 +2,9 @@
 
 import json
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from pellucid.core.errors import BadOption, PellucidError, UnwritableOutput
 from pellucid.workbench.recording import Recorder
 
 DONE, FAIL, BAD_INPUT, INCONCLUSIVE = 0, 1, 2, 3  # everywhere; 3 also stands for not measured
+_READER = re.compile(r"\w[\w .-]{0,63}")
 
 out = Console()
 err = Console(stderr=True)
@@ -130,6 +132,32 @@ def point(text: str | None) -> tuple[float, float, float] | None:
     except ValueError as error:
         raise BadOption(f"expected --crop L,P,S in mm, got {text!r}", "write for example --crop 28,20,-13") from error
     return left, back, head
+
+
+def masks(texts: Sequence[str]) -> dict[str, Path]:
+    """Masks by reader: one MASK alone (the reader's name is empty), or READER=MASK for each of several.
+
+    Raises:
+        BadOption: several masks of which one names no reader, a name twice, or one that says nothing.
+    """
+    found: dict[str, Path] = {}
+    for place, text in enumerate(texts, 1):
+        plain = "=" not in text or Path(text).exists()
+        reader, _, mask = ("", "", text) if plain else text.partition("=")
+        if not plain and not _READER.fullmatch(reader):
+            raise BadOption(
+                f"expected a reader's name of letters, digits and spaces, got {reader[:40]!r}",
+                "write for example --region anna=mask.png",
+            )
+        if not reader and len(texts) > 1:
+            raise BadOption(
+                f"{len(texts)} masks were given, and number {place} names no reader",
+                "write --region READER=MASK for each; masks of other findings go into a CSV as region:NAME",
+            )
+        if reader in found:
+            raise BadOption(f"the reader {reader!r} was given twice", "give one mask of each reader")
+        found[reader] = Path(mask)
+    return found
 
 
 def out_folder(path: Path) -> Path:

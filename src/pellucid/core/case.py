@@ -1,6 +1,6 @@
 """A case: the images of one examination with what is known about it, and never a patient's name."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -21,6 +21,7 @@ class Region:
         mask: "*space", true inside.
         grid: of the same shape.
         source: ``expert``, ``planted``, ``atlas``, ``drawn`` or ``predicted``.
+        reader: who drew it, where several readers marked the same finding; empty: nobody in particular.
 
     Raises:
         BadRegion: the mask is empty or of another shape than its grid.
@@ -34,6 +35,7 @@ class Region:
     mask: Bool[Tensor, "*space"]
     grid: Grid
     source: str = "expert"
+    reader: str = ""
 
     def __post_init__(self) -> None:
         if tuple(self.mask.shape) != self.grid.shape:
@@ -64,6 +66,7 @@ class Case:
         label: the reference label, where known.
         group: site or scanner, for strata.
         notes: sentences every picture of the case must carry (``PLANTED ...``).
+        patient: a pseudonym that cases of one patient share; None: nobody said, and the case stands for itself.
 
     Example:
         >>> film = Image(torch.zeros(1, 8, 8), Grid.regular((8, 8)))
@@ -79,6 +82,7 @@ class Case:
     label: str | None = None
     group: str | None = None
     notes: tuple[str, ...] = ()
+    patient: str | None = None
 
     def region(self, name: str) -> Region:
         """The region of this name, or an error that lists those there are."""
@@ -92,3 +96,19 @@ class Case:
 def as_mask(values: Tensor) -> Bool[Tensor, "*space"]:
     """Any non-zero voxel as true."""
     return (values != 0).to(torch.bool)
+
+
+def consensus(masks: Sequence[Bool[Tensor, "*space"]], ties: bool = True) -> Bool[Tensor, "*space"]:
+    """Voxels that the majority of several readers marked.
+
+    Args:
+        masks: of the same finding, one of each reader, on one grid.
+        ties: whether a voxel that exactly half of them marked is inside (of two readers the union, else the overlap).
+
+    Example:
+        >>> anna, boris = torch.tensor([True, True, False]), torch.tensor([False, True, False])
+        >>> consensus([anna, boris]).tolist(), consensus([anna, boris], ties=False).tolist()
+        ([True, True, False], [False, True, False])
+    """
+    votes = 2 * torch.stack(list(masks)).sum(0)
+    return votes >= len(masks) if ties else votes > len(masks)

@@ -134,7 +134,8 @@ def read_cases(path: str | Path, modality: Modality | None = None, index: int | 
     """All cases of a file, a folder (a DICOM series, or images one by one) or a CSV of cases.
 
     Columns of the CSV, with paths relative to it: ``image`` (or ``image:NAME`` for several inputs), ``region:NAME``,
-    ``covariate:NAME``, ``name``, ``label``, ``group``. Without a name a picture or NIfTI is called after its file,
+    ``covariate:NAME``, ``name``, ``patient``, ``label``, ``group``; ``region:NAME@READER`` is one reader's mask of a
+    finding that several marked. Without a name a picture or NIfTI is called after its file,
     a DICOM after a hash of its content, since the file may be named after the patient.
 
     Args:
@@ -221,7 +222,8 @@ def _from_row(row: Row, modality: Modality | None, index: int | None) -> Case:
     first = next(iter(images))
     regions, notes = {}, []
     for name, path in row.regions.items():
-        regions[name], note = read_mask_noted(path, images[first].grid)
+        region, note = read_mask_noted(path, images[first].grid)
+        regions[name] = replace(region, reader=name.partition("@")[2].strip())
         notes.extend([f"region {name}: {note}"] if note else [])
     plain = _case(row.images[first], images[first])
     name = _safe(row.name) if row.name else ""
@@ -233,6 +235,7 @@ def _from_row(row: Row, modality: Modality | None, index: int | None) -> Case:
         covariates=row.covariates,
         label=row.label,
         group=row.group,
+        patient=row.patient,
         notes=tuple(notes),
     )
 

@@ -13,6 +13,7 @@ from pellucid.core.metric import Metric, Score
 from pellucid.core.probe import Probe
 from pellucid.core.sweep import Sweep, SweptMetric
 from pellucid.workbench.explaining import Panel, Progress
+from pellucid.workbench.readers import CONSENSUS, consensus_words, with_consensus
 
 _TRUTH = ("planted", "expert", "atlas", "drawn")
 
@@ -76,10 +77,11 @@ def _finite(value: object) -> object:
 def truth_region(case: Case) -> str | None:
     """The region that plausibility is measured against: planted truth before expert before the rest.
 
-    What a model predicted is no truth.
+    What a model predicted is no truth. Where several readers marked the finding it is their consensus.
     """
-    known = [n for n, r in case.regions.items() if r.source in _TRUTH]
-    ranked = sorted(known, key=lambda n: _TRUTH.index(case.regions[n].source))
+    regions = with_consensus(case).regions
+    known = [n for n, r in regions.items() if r.source in _TRUTH and not (r.reader and CONSENSUS in regions)]
+    ranked = sorted(known, key=lambda n: (_TRUTH.index(regions[n].source), n != CONSENSUS))
     return ranked[0] if ranked else None
 
 
@@ -151,6 +153,8 @@ class _Bench:
         if probe.engine is not None:
             score = replace(score, settings={**score.settings, "engine": probe.engine.name})
         region = self._region if metric.card.needs_region else None
+        if region == CONSENSUS:
+            score = replace(score, detail={**score.detail, "truth": consensus_words(tuple(probe.scene.readers))})
         return Scored(self.explainer.name, probe.target.name, metric, score, region)
 
 

@@ -155,7 +155,7 @@ def run_case(
     if recorder is not None:
         for explanation in panel.explanations:
             recorder.created(explanation)
-    scores = score_panel(panel, case, request.metrics, progress) if request.metrics else ()
+    scores = score_panel(panel, opened.case, request.metrics, progress) if request.metrics else ()
     answers = tuple(answer(e, on) for e in panel.explanations)
     alike = agreements(panel.explanations, answers)
     apart = differences(panel.explanations, request.atlas)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pellucid.core.case import Case
 from pellucid.core.errors import BadOption, BadRegion, CannotDo, InputError, ShapeMismatch, UnknownName
+from pellucid.core.grid import Grid
 from pellucid.core.image import Image, Modality
 from pellucid.core.infill import Infill
 from pellucid.core.model import Model
@@ -16,6 +17,7 @@ from pellucid.core.prepare import Prepared, prepare
 from pellucid.core.probe import Scene
 from pellucid.core.target import ClassScore, Label, Margin, Part, RegionScore, Scale, Target
 from pellucid.guide.modality import modality_guide
+from pellucid.workbench.readers import with_consensus
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +53,7 @@ class Opened:
 
 
 def open_case(case: Case, model: Model, seed: int = 0, infills: tuple[Infill, ...] | None = None) -> Opened:
-    """Prepare a case for a model.
+    """Prepare a case for a model; where several readers marked the finding, their consensus is the region.
 
     Args:
         case: with one image per input of the model (a single image serves a model with one input).
@@ -60,35 +62,42 @@ def open_case(case: Case, model: Model, seed: int = 0, infills: tuple[Infill, ..
         infills: what hidden voxels show; None: the defaults of the modality.
 
     Raises:
-        InputError: an image that does not fit the model's input, or a region that vanishes on its grid.
+        InputError: an image that does not fit the model's input, a region that vanishes on its grid, or a reader with
+            two masks.
         CannotDo: the model takes a vector beside images.
     """
     vectors = [s.name for s in model.inputs if not s.rank]
     if vectors:
         raise CannotDo(f"the model takes {vectors}, and a case holds only images", "open a Probe with all inputs")
+    case = with_consensus(case)
     images = _matched(case, model)
     prepared = {spec.name: prepare(images[spec.name], spec) for spec in model.inputs}
-    primary = prepared[model.primary]
-    regions: dict[str, Tensor] = {}
-    for name, region in case.regions.items():
-        mask = region.on(primary.grid)
-        if not bool(mask.any()):
-            raise BadRegion(
-                f"region {name!r} of case {case.name} has no voxel where the network looks",
-                "check that mask and image show the same field",
-            )
-        regions[name] = mask
+    masks = _masks(case, prepared[model.primary].grid)
+    readers = {r.reader: masks[name] for name, r in case.regions.items() if r.reader}
     fills = infills or modality_guide(images[model.primary].modality).infills
     if len(fills) == 1:
         fills = (fills[0], fills[0])
     scene = Scene(
         grids={name: p.grid for name, p in prepared.items()},
-        regions=regions,
+        regions={n: m for n, m in masks.items() if len(readers) < 2 or not case.regions[n].reader},
         infills=fills,
         affine={name: (p.shift, p.scale) for name, p in prepared.items()},
         seed=seed,
+        readers=readers,
     )
     return Opened(case, model, prepared, scene)
+
+
+def _masks(case: Case, grid: Grid) -> dict[str, Tensor]:
+    """The regions as the network sees them."""
+    found = {name: region.on(grid) for name, region in case.regions.items()}
+    for name, mask in found.items():
+        if not bool(mask.any()):
+            raise BadRegion(
+                f"region {name!r} of case {case.name} has no voxel where the network looks",
+                "check that mask and image show the same field",
+            )
+    return found
 
 
 def assume_modality(case: Case, modality: Modality) -> tuple[Case, tuple[str, ...]]:
