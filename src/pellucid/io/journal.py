@@ -2,9 +2,10 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pellucid.core.errors import UnwritableOutput
 from pellucid.core.keeping import Journal, Numbers
@@ -29,12 +30,8 @@ class CaseJournal(Journal):
     @classmethod
     def opened(cls, folder: Path) -> "CaseJournal":
         """The journal of a folder, with what earlier runs put into it."""
-        path, known = folder / JOURNAL_NAME, dict[str, Numbers]()
-        for line in path.read_bytes().split(b"\n") if path.is_file() else ():
-            entry = _entry(line)
-            if entry is not None:
-                known[entry[0]] = entry[1]
-        return cls(path, known)
+        path = folder / JOURNAL_NAME
+        return cls(path, dict(filter(None, map(_entry, read_lines(path)))))
 
     def get(self, key: str) -> Numbers | None:
         """See ``Journal``."""
@@ -46,24 +43,51 @@ class CaseJournal(Journal):
         Raises:
             UnwritableOutput: the folder cannot be written, or the disk is full.
         """
-        try:
-            with self.path.open("ab", buffering=0) as stream:
-                for key, values in found.items():
-                    # a line break before it: what a killed process left half must not swallow this line
-                    stream.write(b"\n" + json.dumps({"key": key, "values": values}).encode() + b"\n")
-                os.fsync(stream.fileno())
-        except OSError as error:
-            raise UnwritableOutput(
-                f"the numbers of a case cannot be kept ({error.strerror or type(error).__name__})",
-                "free space, or choose another --out",
-            ) from None
+        append_lines(self.path, ({"key": key, "values": values} for key, values in found.items()))
         self.known.update(found)
 
 
-def _entry(line: bytes) -> tuple[str, Numbers] | None:
-    """Key and numbers; None: an empty line, or one that was cut off."""
+def append_lines(path: Path, entries: Iterable[Mapping[str, object]]) -> None:
+    """Add entries to a file of JSON lines, and bring them to the disk.
+
+    Args:
+        path: of the file, which is made where it is missing.
+        entries: JSON types (NaN among them); one line each, in one write.
+
+    Raises:
+        UnwritableOutput: the folder cannot be written, or the disk is full.
+    """
     try:
-        entry = json.loads(line)
+        with path.open("ab", buffering=0) as stream:
+            for entry in entries:
+                # a line break before it: what a killed process left half must not swallow this line
+                stream.write(b"\n" + json.dumps(entry).encode() + b"\n")
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise UnwritableOutput(
+            f"the numbers of a case cannot be kept ({error.strerror or type(error).__name__})",
+            "free space, or choose another --out",
+        ) from None
+
+
+def read_lines(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The entries of a file of JSON lines; empty lines, and what was cut off, are passed over.
+
+    Args:
+        path: of the file; where there is none, there are no entries.
+    """
+    for line in path.read_bytes().split(b"\n") if path.is_file() else ():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict):
+            yield entry
+
+
+def _entry(entry: Mapping[str, Any]) -> tuple[str, Numbers] | None:
+    """Key and numbers; None: the line says something else."""
+    try:
         return str(entry["key"]), tuple(float(v) for v in entry["values"])
-    except (ValueError, KeyError, TypeError):
+    except (KeyError, TypeError, ValueError):
         return None

@@ -10,9 +10,9 @@ from pathlib import Path
 from pellucid.core.errors import BadOption, PellucidError, UnreadableImage
 
 PRIMARY = "image"
-_PLAIN = ("name", "label", "group")
+_PLAIN = ("name", "patient", "label", "group")
 _PREFIXES = ("image", "region", "covariate")
-_COLUMNS = "image or image:NAME, region:NAME, covariate:NAME, name, label, group"
+_COLUMNS = "image or image:NAME, region:NAME, covariate:NAME, name, patient, label, group"
 _MAX_BYTES = 2**26
 _DELIMITERS = ",;\t"
 
@@ -29,6 +29,7 @@ class Row:
         name: pseudonym, where the table gives one.
         label: reference label.
         group: site or scanner.
+        patient: pseudonym, where several cases are of one patient.
     """
 
     number: int
@@ -38,6 +39,7 @@ class Row:
     name: str | None = None
     label: str | None = None
     group: str | None = None
+    patient: str | None = None
 
 
 def is_table(path: Path) -> bool:
@@ -113,6 +115,7 @@ def _row(number: int, columns: list[str], record: list[str], folder: Path) -> Ro
         cells.get("name"),
         cells.get("label"),
         cells.get("group"),
+        cells.get("patient"),
     )
 
 
