@@ -20,7 +20,8 @@ from pellucid.core.metric import Score
 from pellucid.core.probe import Probe
 from pellucid.core.sweep import Asking, Hidden, SweptMetric
 from pellucid.core.units import Units, blocks, voxels
-from pellucid.metrics.maps import NO_MAP, blank_reasons, on_grid, ranked
+from pellucid.metrics.faithfulness.order import most_first
+from pellucid.metrics.maps import NO_MAP, blank_reasons, on_grid
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,11 @@ class _Curve(SweptMetric, ABC, abstract=""):
         values = on_grid(answer, probe)
         if values is None:
             return Score.undefined(self, probe.batch, NO_MAP)
-        reasons, values = blank_reasons(values), ranked(values)
+        reasons = blank_reasons(values)
         if all(reasons):
             return replace(Score.undefined(self, probe.batch, ""), reasons=reasons)
         units, whole = self._units(probe.grid), probe.baseline_score.double().cpu()[None]
-        orders = [torch.stack([units.means(v).argsort(descending=True, stable=True) for v in values])]
-        orders += self._random(units.count, probe, deleting)
+        orders = [most_first(units, values), *self._random(units.count, probe, deleting)]
         counts = [round(point * units.count / self.steps) for point in range(self.steps + 1)]
         inner = counts[1:] if deleting else counts[:-1]
 

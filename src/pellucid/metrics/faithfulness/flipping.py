@@ -15,7 +15,7 @@ from pellucid.core.probe import Probe
 from pellucid.core.units import Units, blocks, voxels
 from pellucid.metrics.faithfulness.curves import path
 from pellucid.metrics.faithfulness.filled import FilledMetric, Plan, Reading, whole_score
-from pellucid.metrics.maps import ranked
+from pellucid.metrics.faithfulness.order import most_first
 
 _ALONG = 8  # blocks along the longest side, where no size is given
 
@@ -39,9 +39,8 @@ class _Path(FilledMetric, ABC, abstract=""):
     def _ordered(self, probe: Probe, maps: Tensor) -> tuple[Units, Tensor, list[int]]:
         """Units, their order "batch unit" (most relevant first), and how many are hidden at each point."""
         units = self._units(probe.grid)
-        order = torch.stack([units.means(v).argsort(descending=True, stable=True) for v in ranked(maps)])
         counts = sorted({round(point * units.count / self.steps) for point in range(self.steps + 1)})
-        return units, order, counts
+        return units, most_first(units, maps), counts
 
     def _plan(self, probe: Probe, maps: Tensor) -> Plan:
         units, order, counts = self._ordered(probe, maps)

@@ -12,7 +12,7 @@ from pellucid.core.errors import BadOption
 from pellucid.core.probe import Probe
 from pellucid.core.units import Units, body, superpixels
 from pellucid.metrics.faithfulness.filled import FilledMetric, Plan, Reading, rounding, whole_score
-from pellucid.metrics.maps import ranked
+from pellucid.metrics.faithfulness.order import most_first
 
 _VOXELS = {2: 16, 3: 128}  # of a piece at least, on the full grid
 _NOTHING_TO_LOSE = "the image scores no higher than the fill, so there is no share of the score to lose"
@@ -67,7 +67,7 @@ class IROF(FilledMetric):
 
     def _plan(self, probe: Probe, maps: Tensor) -> Plan:
         found = probe.once(f"{self.pieces} superpixels of the images", lambda: self._pieces(probe))
-        ranks = torch.stack([_ranks(u, v) for u, v in zip(found, ranked(maps), strict=True)])
+        ranks = torch.stack([_ranks(u, v) for u, v in zip(found, maps, strict=True)])
         total = torch.tensor([u.count for u in found]).view(-1, *(1,) * (ranks.ndim - 1))
 
         def keeps() -> Iterator[Tensor]:
@@ -96,7 +96,7 @@ class IROF(FilledMetric):
 
 def _ranks(units: Units, values: Tensor) -> Tensor:
     """Place of each voxel's unit in the order of the map, 0 first."""
-    order = units.means(values).argsort(descending=True, stable=True)
+    order = most_first(units, values[None])[0]
     place = torch.empty_like(order)
     place[order] = torch.arange(units.count)
     return place[units.labels]
