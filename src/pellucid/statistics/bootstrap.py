@@ -179,6 +179,8 @@ def interval(
 
     Raises:
         Unfit: for lengths that differ, infinite values, a patient in two strata.
+
+    Source: efron1987better.
     """
     data = grouped(values, clusters, strata)
     return _bounds(data, _mean_of(data) if statistic is None else _any_of(data, statistic), by)

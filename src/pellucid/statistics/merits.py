@@ -95,6 +95,8 @@ def roc(ratings: ArrayLike, truth: ArrayLike, patients: ArrayLike | None = None)
 
     Raises:
         Unfit: for missing ratings, or without normal or diseased cases.
+
+    Source: delong1988comparing, obuchowski1997nonparametric for several cases of a patient.
     """
     given, ill = _checked(ratings, truth)
 
@@ -158,7 +160,7 @@ def wafroc(
     Raises:
         Unfit: as of ``roc``; for a diseased case without a lesion, a lesion in a normal case, or weights off 1.
 
-    Source: chakraborty2004wafroc.
+    Source: chakraborty2016weighted.
     """
     given, ill = _checked(false_marks, truth)
     marks, place = np.asarray(lesion_marks, dtype=np.float64), np.asarray(lesion_case, dtype=np.intp)

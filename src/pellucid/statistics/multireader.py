@@ -145,7 +145,7 @@ def analyze(
     Raises:
         Unfit: if the names are not those of the arms, or one patient has all cases of a kind.
 
-    Source: hillis2007comparison, hillis2014marginal for the analyses of one arm.
+    Source: obuchowski1995hypothesis, hillis2007comparison, hillis2014marginal for one arm.
     """
     checked_level(level)
     if covariance not in ("jackknife", "delong"):
