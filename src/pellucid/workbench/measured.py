@@ -10,6 +10,7 @@ _AGAINST = {  # entries of a score's detail that are one number for the case, an
     "chance": "chance",
     "random": "random order",
     "lead over random": "lead over random order, share of the fall",
+    "departure": "departure (0: a linear score)",
     "standard error": "standard error",
     "without a map": "a map of zeros",
     "copies that change the decision": "copies that change the decision",
@@ -41,7 +42,7 @@ def given(score: Score) -> tuple[str, ...]:
     chosen = [
         f"{words} {score.detail[key]}" for key, words in _CHOSEN.items() if isinstance(score.detail.get(key), str)
     ]
-    return (*chosen, *(f"{k} {v}" for k, v in score.settings.items() if isinstance(v, str)))
+    return (*chosen, *(f"{k.replace('_', ' ')} {v}" for k, v in score.settings.items() if v and isinstance(v, str)))
 
 
 def _single(value: Any) -> float | None:

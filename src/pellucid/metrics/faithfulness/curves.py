@@ -96,9 +96,12 @@ def _report(curves: list[Tensor], share: Tensor, deleting: bool) -> tuple[Tensor
     detail: dict[str, object] = {"curve": curves[0].T.tolist()}
     if len(curves) > 1:
         random = torch.stack(areas[1:]).mean(0)
-        span = (curves[0][0] - curves[0][-1]).abs().clamp_min(1e-12)
+        first, last = curves[1][0], curves[1][-1]
+        span = (first - last).abs().clamp_min(1e-12)
         lead = (random - areas[0]) if deleting else (areas[0] - random)
         detail |= {"random": random.tolist(), "lead over random": (lead / span).tolist()}
+        # random order halves a linear score on average: what it does beyond that, the holes do
+        detail["departure"] = ((random - (first + last) / 2).abs() / span).tolist()
     return areas[0], detail
 
 
@@ -107,7 +110,9 @@ class DeletionAUC(_Curve):
     """Area under the score while the most relevant voxels are hidden first; a faithful map makes it fall fast.
 
     ``trapezoid of S(x with the top t hidden) over t in [0, 1]``, both endpoints, stable order. Compare maps of the same
-    case only; ``lead over random`` in the detail is (random - this) / |S(x) - S(fill)|, above 0 better than chance.
+    case only; ``lead over random`` in the detail is (random - this) / |S(x) - S(fill)|, above 0 better than chance;
+    ``departure`` is how far random order is from the middle of both ends, where a linear score has it: near 0.5 the
+    model reacts to the holes, as to an image outside its data; larger blocks lower it.
 
     Returns:
         Score in the target's unit; lower is better. Undefined for a constant map.
