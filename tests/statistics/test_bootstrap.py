@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn.datasets import load_breast_cancer
 
 from pellucid.statistics.bootstrap import Resampling, by_stratum, interval, paired
-from pellucid.statistics.crossed import two_way
+from pellucid.statistics.crossed import two_way, two_way_gap
 from pellucid.statistics.errors import Unfit
 
 PLAIN = Resampling(kind="percentile")
@@ -213,3 +213,20 @@ def test_two_ways_of_missing_reads():
     assert two_way([np.nan], [0], [0]).note == "no read is defined"
     assert two_way([0.5, 0.5], [0, 1], [0, 1]).note.startswith("every resample gives the same")
     assert two_way([0.5, 0.6], [0, 1], [0, 1], lambda rows: math.nan).note.startswith("the statistic is undefined")
+
+
+def test_a_gap_of_two_groups_of_reads():
+    values, who, whose, table = reads(10, 40, (0.3, 1.0, 0.2))
+    twice = [np.concatenate([x, x]) for x in (who, whose)]
+    arm = np.repeat([True, False], 400)
+    same = two_way_gap(np.concatenate([values + 0.5, values]), *twice, arm)
+    # readers and patients with reads on both sides cancel: only the shift is left, without a spread
+    assert same.value == pytest.approx(0.5)
+    assert same.note.startswith("every resample gives the same")
+    fresh = np.random.default_rng(4).normal(size=400) * 0.2
+    paired_up = two_way(values + 0.5 + fresh - values, who, whose)
+    gap = two_way_gap(np.concatenate([values + 0.5 + fresh, values]), *twice, arm)
+    assert (gap.low, gap.high) == pytest.approx((paired_up.low, paired_up.high), abs=1e-9)
+    apart = two_way_gap(values, who, whose, whose < 20)
+    assert apart.value == pytest.approx(table[:, :20].mean() - table[:, 20:].mean())
+    assert apart.high - apart.low > 4 * (gap.high - gap.low)

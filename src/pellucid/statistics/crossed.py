@@ -1,5 +1,7 @@
 """Intervals of readings, where readers and patients are both a sample: the two-way bootstrap."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,29 @@ from pellucid.statistics.errors import Unfit
 from pellucid.statistics.interval import Interval
 
 FEW_READERS = 5
+# from how often each reader and each patient was drawn ("resample reader", "resample patient") to what came out
+Asked = Callable[[NDArray[Any], NDArray[Any]], Floats]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Defined reads with the numbers of their readers and patients.
+
+    Args:
+        rows: the values.
+        reader: the number of each read's reader.
+        patient: the number of each read's patient.
+        readers: how many.
+        patients: how many.
+        undefined: reads left out because they are NaN.
+    """
+
+    rows: Floats
+    reader: NDArray[np.intp]
+    patient: NDArray[np.intp]
+    readers: int
+    patients: int
+    undefined: int
 
 
 def two_way(
@@ -39,79 +64,103 @@ def two_way(
 
     Source: owen2007pigeonhole.
     """
+    cells, _ = _cells(values, readers, patients)
+    if statistic is None and cells.rows.ndim != 1:
+        raise Unfit("the mean of rows with several numbers is no single number", "pass a statistic of the rows")
+    return _interval(cells, _means(cells, slice(None)) if statistic is None else _any(cells, statistic), by)
+
+
+def two_way_gap(
+    values: ArrayLike,
+    readers: ArrayLike,
+    patients: ArrayLike,
+    first: ArrayLike,
+    *,
+    by: Resampling = STANDARD,
+) -> Interval:
+    """An interval of the mean over some reads minus the mean over the others, both drawn together.
+
+    For arms whose reads are no pairs: a reader or a patient with reads on both sides still counts on both at once.
+
+    Args:
+        values: one number a read; NaN where undefined.
+        readers: the reader of each read.
+        patients: the patient of each read.
+        first: which reads (True) are those of the first mean.
+        by: resamples, seed and level.
+
+    Raises:
+        Unfit: as of ``two_way``.
+    """
+    cells, defined = _cells(values, readers, patients)
+    side = labels(first, len(defined), "sides").astype(bool)[defined]
+    if cells.rows.ndim != 1:
+        raise Unfit("the mean of rows with several numbers is no single number", "give one number a read")
+    one, two = _means(cells, side), _means(cells, ~side)
+    return _interval(cells, lambda r, p: one(r, p) - two(r, p), by)
+
+
+def _cells(values: ArrayLike, readers: ArrayLike, patients: ArrayLike) -> tuple[Cells, NDArray[np.bool_]]:
+    """Reads as numbers, and which are defined."""
     rows, defined = numbers(values)
     who, whose = labels(readers, len(rows), "readers"), labels(patients, len(rows), "patients")
-    kept = rows[defined]
     reader_names, reader = np.unique(who[defined], return_inverse=True)
     patient_names, patient = np.unique(whose[defined], return_inverse=True)
-    how = (
-        f"two-way percentile bootstrap, B={by.times}, seed {by.seed}, "
-        f"{len(reader_names)} readers x {len(patient_names)} patients"
-    )
     lost = int((~defined).sum())
+    return Cells(rows[defined], reader, patient, len(reader_names), len(patient_names), lost), defined
 
-    def found(value: float, ends: tuple[float, float], note: str) -> Interval:
-        return Interval(value, *ends, by.level, len(kept), len(patient_names), lost, how, note)
 
-    nothing = (float("nan"), float("nan"))
-    if not len(kept):
-        return found(float("nan"), nothing, "no read is defined" if lost else "there are no reads")
-    value = float((statistic or _mean)(kept))
+def _means(cells: Cells, chosen: NDArray[np.bool_] | slice) -> Asked:
+    """The mean over chosen reads, of all resamples at once."""
+    totals, sizes = np.zeros((2, cells.readers, cells.patients))
+    where = cells.reader[chosen], cells.patient[chosen]
+    np.add.at(totals, where, cells.rows[chosen])
+    np.add.at(sizes, where, 1.0)
+
+    def asked(by_reader: NDArray[Any], by_patient: NDArray[Any]) -> Floats:
+        above, below = (((by_reader @ table) * by_patient).sum(axis=1) for table in (totals, sizes))
+        return np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
+
+    return asked
+
+
+def _any(cells: Cells, statistic: Statistic) -> Asked:
+    """Any statistic, asked once for each resample."""
+
+    def asked(by_reader: NDArray[Any], by_patient: NDArray[Any]) -> Floats:
+        often = (r[cells.reader] * p[cells.patient] for r, p in zip(by_reader, by_patient, strict=True))
+        drawn = (np.repeat(cells.rows, n, axis=0) for n in often)
+        return np.array([statistic(d) if len(d) else np.nan for d in drawn], dtype=np.float64)
+
+    return asked
+
+
+def _interval(cells: Cells, asked: Asked, by: Resampling) -> Interval:
+    """Draw, and say in words where that gives nothing."""
+    readers, patients, nan = cells.readers, cells.patients, float("nan")
+    how = f"two-way percentile bootstrap, B={by.times}, seed {by.seed}, {readers} readers x {patients} patients"
+
+    def found(value: float, low: float, high: float, note: str) -> Interval:
+        return Interval(value, low, high, by.level, len(cells.rows), patients, cells.undefined, how, note)
+
+    if not len(cells.rows):
+        return found(nan, nan, nan, "no read is defined" if cells.undefined else "there are no reads")
+    value = float(asked(np.ones((1, readers), dtype=int), np.ones((1, patients), dtype=int))[0])
     if np.isnan(value):
-        return found(value, nothing, "the statistic is undefined on these reads")
-    short = _too_few(len(reader_names), len(patient_names))
-    if short:
-        return found(value, nothing, short)
-    drawn = _drawn(kept, reader, patient, statistic, by)
-    return found(value, *_ends(drawn, len(reader_names), by.level))
-
-
-def _mean(rows: Floats) -> float:
-    """The mean, of rows of one number."""
-    if rows.ndim != 1:
-        raise Unfit("the mean of rows with several numbers is no single number", "pass a statistic of the rows")
-    return float(rows.mean())
-
-
-def _too_few(readers: int, patients: int) -> str:
-    """Why nothing is known of how much readers or patients differ, if so."""
-    if readers < 2:
-        return "one reader: nothing is known of how much readers differ"
-    return "one patient: nothing is known of how much patients differ" if patients < 2 else ""
-
-
-def _drawn(
-    rows: Floats, reader: NDArray[Any], patient: NDArray[Any], statistic: Statistic | None, by: Resampling
-) -> Floats:
-    """What each resample gave."""
+        return found(value, nan, nan, "the statistic is undefined on these reads")
+    if readers < 2 or patients < 2:
+        what = "reader" if readers < 2 else "patient"
+        return found(value, nan, nan, f"one {what}: nothing is known of how much {what}s differ")
     rng = np.random.default_rng(by.seed)
-    readers, patients = int(reader.max()) + 1, int(patient.max()) + 1
-    by_reader = rng.multinomial(readers, np.full(readers, 1 / readers), size=by.times)
-    by_patient = rng.multinomial(patients, np.full(patients, 1 / patients), size=by.times)
-    if statistic is None:
-        totals, sizes = np.zeros((readers, patients)), np.zeros((readers, patients))
-        np.add.at(totals, (reader, patient), rows)
-        np.add.at(sizes, (reader, patient), 1.0)
-        above = ((by_reader @ totals) * by_patient).sum(axis=1)
-        below = ((by_reader @ sizes) * by_patient).sum(axis=1)
-        return np.divide(above, below, out=np.full(by.times, np.nan), where=below > 0)
-    given = []
-    for r, p in zip(by_reader, by_patient, strict=True):
-        resample = np.repeat(rows, r[reader] * p[patient], axis=0)
-        given.append(statistic(resample) if len(resample) else float("nan"))
-    return np.array(given, dtype=np.float64)
-
-
-def _ends(drawn: Floats, readers: int, level: float) -> tuple[tuple[float, float], str]:
-    """The bounds, and what is wrong with them."""
+    drawn = asked(*(rng.multinomial(n, np.full(n, 1 / n), size=by.times) for n in (readers, patients)))
     kept = drawn[~np.isnan(drawn)]
-    lost, nothing = len(drawn) - len(kept), (float("nan"), float("nan"))
+    lost = len(drawn) - len(kept)
     if 2 * lost > len(drawn):
-        return nothing, f"the statistic is undefined in {lost} of {len(drawn)} resamples"
+        return found(value, nan, nan, f"the statistic is undefined in {lost} of {len(drawn)} resamples")
     if np.ptp(kept) <= 1e-12 * np.abs(kept).max():
-        return nothing, "every resample gives the same: a bootstrap cannot say how uncertain this is"
+        return found(value, nan, nan, "every resample gives the same: a bootstrap cannot say how uncertain this is")
     notes = [
         f"undefined in {lost} of {len(drawn)} resamples, which are left out" if lost else "",
         f"only {readers} readers: their spread is hardly known" if readers < FEW_READERS else "",
     ]
-    return tails(kept, level), "; ".join(filter(None, notes))
+    return found(value, *tails(kept, by.level), "; ".join(filter(None, notes)))
