@@ -144,6 +144,7 @@ class MetricCard:
         needs_region: whether an expert or planted region is needed.
         asks: answered by the shared pass.
         stochastic: whether it draws random numbers.
+        repeatable: whether the same seed gives the same value: a clock does not.
         space: spatial ranks it works for.
         tasks: model tasks it works for.
         scope: of one case.
@@ -161,6 +162,7 @@ class MetricCard:
     needs_region: bool = False
     asks: frozenset[Ask] = frozenset()
     stochastic: bool = False
+    repeatable: bool = True
     space: frozenset[int] = frozenset({2, 3})
     tasks: frozenset[Task] = frozenset({"classification", "segmentation", "regression"})
     scope: Literal["local", "global"] = "local"

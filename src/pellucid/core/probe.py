@@ -39,6 +39,8 @@ class Scene:
             number for every input; None: no cohort is at hand.
         fills: what stands at each voxel when it is hidden, where the scene is one window of a larger image, whose mean
             or blur it is; None: it follows from the inputs.
+        before_s: seconds that the case took before the first pass, by step (reading, preparing); those not in it are
+            not known.
         retrained: other models of the same task, which take the same inputs and have the same labels.
         readers: masks "*space" of the same finding by each of several readers, on the primary input's grid.
     """
@@ -51,6 +53,7 @@ class Scene:
     background: Mapping[str, Tensor] | None = None
     fills: Callable[[Infill], Mapping[str, Tensor]] | None = None  # of a window
     retrained: tuple[Model, ...] = ()
+    before_s: Mapping[str, float] = field(default_factory=dict)
     readers: Mapping[str, Tensor] = field(default_factory=dict)
 
 
