@@ -6,12 +6,13 @@ torch, MONAI and the peers will do.
 """
 
 import copy
-import importlib.util
+import importlib
 import json
 import os
 import sys
 import time
 import warnings
+from collections import ChainMap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -27,27 +28,30 @@ from torch import Tensor, nn
 # torchvision has no build beside a CPU torch, and does not import for want of its operators, of which no peer uses one
 _ABSENT = "torchvision._meta_registrations"
 PEERS = {
-    "captum": "with_captum",
-    "torchcam": "with_torchcam",
-    "monai": "with_monai",
-    "grad-cam": "with_gradcam",
-    "zennit": "with_zennit",
-    "shap": "with_players",
-    "lime": "with_players",
-    "SALib": "with_players",
-    "scikit-learn": "with_sklearn",
+    "captum": ("with_captum", "with_captum_metrics"),
+    "torchcam": ("with_torchcam",),
+    "monai": ("with_monai",),
+    "grad-cam": ("with_gradcam",),
+    "zennit": ("with_zennit",),
+    "shap": ("with_players",),
+    "lime": ("with_players",),
+    "SALib": ("with_players",),
+    "scikit-learn": ("with_sklearn",),
+    "quantus": ("with_quantus", "with_quantus_defects"),
 }
 
 
 @cache
 def _beside(name: str) -> ModuleType:
-    """A file of this folder, by path: the folder belongs to a package that is not imported here."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    if spec is None or spec.loader is None:
-        raise ImportError(name)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """A file of this folder, which stands for a package of its own: the one that it belongs to is not imported."""
+    package = sys.modules.setdefault("peers", ModuleType("peers"))
+    package.__path__ = [str(Path(__file__).parent)]
+    return importlib.import_module(f"peers.{name}")
+
+
+def _call(peer: str, name: str) -> Any:
+    """A peer's call by name, from the files that have its calls."""
+    return ChainMap(*(_beside(file).CALLS for file in PEERS[peer]))[name]
 
 
 def _network(folder: Path, entry: dict[str, Any]) -> nn.Module:
@@ -93,7 +97,7 @@ def _perform(folder: Path, request: dict[str, Any], job: dict[str, Any], nets: d
     if job["subject"] not in nets:
         nets[job["subject"]] = _network(folder, entry)
     x = _tensors(folder, entry["input"])["x"]
-    call = _beside(PEERS[job["peer"]]).CALLS[job["call"]]
+    call = _call(job["peer"], job["call"])
     with _fed(_tensors(folder, job["noise"]).get("noise")):
         found = call(
             copy.deepcopy(nets[job["subject"]]),
