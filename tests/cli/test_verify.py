@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pellucid.cli import verify
+from pellucid.verify.metrics_running import ChosenMetrics
 from pellucid.verify.verdict import Row, Shown, Verdict, Verification
 
 Command = Callable[..., object]
@@ -18,6 +19,19 @@ EXPLAINED = Row(
     "CAM", "monai", "CAM", "net", "film", "cells", 1e-6, Verdict.EXPLAINED, 0.4, ("C1",), as_it_is=0.0, mended=1e-12
 )
 DIFFERENT = Row("CAM", "monai", "CAM", "net", "film", "cells", 1e-6, Verdict.DIFFERS, 0.4)
+METRIC = Row(
+    "HitRate of Saliency",
+    "quantus",
+    "PointingGame",
+    "dense-2d",
+    "film",
+    "as they are",
+    1e-9,
+    Verdict.EQUAL,
+    0.0,
+    here=0.25,
+    there=0.25,
+)
 SHOWN = Shown("B9", "monai", "hooks grow", "they do not", Verdict.SHOWN)
 
 
@@ -58,6 +72,32 @@ def test_the_table_tells_each_verdict(pellucid: Command, found: Callable[..., No
         assert words in out, words
 
 
+def test_metrics_have_their_numbers_beside_the_peers(
+    pellucid: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def compare(plan: ChosenMetrics, *_: object) -> Verification:
+        asked.append(tuple(c.call for c in plan.comparisons))
+        return Verification([METRIC], [Shown("Q5", "quantus", "a hit", "no hit", Verdict.SHOWN)])
+
+    monkeypatch.setattr(verify, "compare_metrics", compare)
+    out = pellucid("verify", "--metrics").out
+    for words in ("The same metric", "0.25", "Defects of the peers", "Q5", "a hit", "no hit", "1 equal, 1 shown"):
+        assert words in out, words
+    few = pellucid("verify", "--metrics", "--method", "hitrate", "--peer", "quantus", "--json", "--out", tmp_path)
+    assert few.code == 0
+    assert (few.json["rows"][0]["here"], few.json["rows"][0]["there"]) == (0.25, 0.25)
+    assert (tmp_path / "verify-metrics.json").read_text() == few.out
+    assert set(asked[1]) == {"PointingGame"}
+    assert len(asked[0]) > 30
+
+
+def test_a_map_has_no_single_number(pellucid: Command, found: Callable[..., None]) -> None:
+    found(ROW)
+    assert "here" not in pellucid("verify", "--json").json["rows"][0]
+
+
 def test_a_real_comparison_with_a_peer_that_is_absent(pellucid: Command, tmp_path: Path) -> None:
     """This interpreter has MONAI, and zennit is in another environment."""
     few = ("--method", "SmoothGrad", "--peer", "monai", "--peer", "zennit", "--peers-python", sys.executable)
@@ -80,6 +120,8 @@ def test_a_real_comparison_with_a_peer_that_is_absent(pellucid: Command, tmp_pat
         (("--method", "Phrenology"), "there are: "),
         (("--peer", "keras"), "captum, torchcam, monai, grad-cam, zennit, shap, lime, SALib, scikit-learn"),
         (("--peers-python", "nowhere/python"), "there is no interpreter"),
+        (("--metrics", "--method", "GradCAM"), "there are: AverageSensitivity, "),
+        (("--metrics", "--peer", "zennit"), "quantus, captum"),
     ],
 )
 def test_bad_input(pellucid: Command, words: tuple[str, ...], told: str) -> None:

@@ -11,7 +11,7 @@ from pellucid.verify.subjects import Subject
 # float32 and absolute constants in what grad-cam does after the map is computed; the others stay in float64
 PEERS = ("captum", "torchcam", "monai", "grad-cam", "zennit", "shap", "lime", "SALib", "scikit-learn")
 TOLERANCES = MappingProxyType(dict.fromkeys(PEERS, 1e-6) | {"grad-cam": 1e-4})
-APART = ("grad-cam", "zennit", "shap", "lime", "SALib")  # in an environment of their own
+APART = ("grad-cam", "zennit", "shap", "lime", "SALib", "quantus")  # in an environment of their own
 
 _SMALL, _FILM, _BRAIN = (48, 56), (40, 48), (24, 28, 20)
 PAIR = Subject("pooled-2d", "retina x 2", _SMALL)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from math import isfinite
 from typing import Any
 
 
@@ -41,6 +42,8 @@ class Row:
         mended: deviation of our map from that formula without the defects.
         errors: of an estimate, its largest difference in units of the standard error that it states.
         reason: why it was not run.
+        here: of a metric, the mean of the first item's numbers on our side.
+        there: and on the peer's.
     """
 
     method: str
@@ -57,6 +60,8 @@ class Row:
     mended: float | None = None
     errors: float | None = None
     reason: str = ""
+    here: float | None = None
+    there: float | None = None
 
     @property
     def words(self) -> str:
@@ -126,8 +131,10 @@ class Verification:
         """As JSON types; a deviation that is not finite is null."""
         rows = [asdict(r) | {"verdict": str(r.verdict), "defects": list(r.defects)} for r in self.rows]
         for row in rows:
-            for key in ("deviation", "as_it_is", "mended", "errors"):
-                row[key] = row[key] if row[key] is not None and row[key] < float("inf") else None
+            for key in ("deviation", "as_it_is", "mended", "errors", "here", "there"):
+                row[key] = row[key] if isinstance(row[key], float) and isfinite(row[key]) else None
+            if row["here"] is None:  # a map has many numbers
+                del row["here"], row["there"]
         return {
             "rows": rows,
             "defects_shown": [asdict(s) | {"verdict": str(s.verdict)} for s in self.shown],
