@@ -1,0 +1,1 @@
+"""Studies: many cases, models and methods into one table, and protocols held against it."""

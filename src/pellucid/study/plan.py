@@ -1,0 +1,219 @@
+"""A study file: which cases, models, methods and metrics, checked before the first case is opened."""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from pellucid.core.errors import BadOption, InputError, PellucidError
+from pellucid.core.explainer import Explainer
+from pellucid.core.infill import Infill, parse_infill
+from pellucid.core.metric import Metric
+from pellucid.guide.panel import USUAL, USUAL_METRICS
+from pellucid.guide.protocol import Criterion, Protocol, load_protocol
+from pellucid.workbench.job import Request
+from pellucid.workbench.registry import make_explainer, make_metric, spell
+
+READS = "reads."
+_STRICT = ConfigDict(extra="forbid", strict=True)
+_TABLE = "cases.csv"
+_OWN_SCALE = ("lead", "span")  # settings by which a curve leaves the target's unit
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study file says.
+
+    Args:
+        name: of the study, for tables and pages.
+        cases: a folder of images (its ``cases.csv``, where it has one) or a CSV of cases, relative to the file.
+        models: by a short name, the model's file or folder, relative to the file.
+        targets: as ``pellucid explain --target``; empty: each model's default.
+        methods: as ``--method``; empty: the usual panel.
+        metrics: as ``--metric``; empty: the usual ones. Those of the protocols are added.
+        seeds: each case is explained once with each.
+        fills: as ``--fill``; empty: the modality's.
+        regions: names of the regions that maps are compared with; empty: every region of a case.
+        reads: a CSV of readings, relative to the file; empty: there are none.
+        protocols: names or files, held against the table at the end.
+        override: take cases that a model card excludes.
+        engine: of perturbed images: ``eager``, ``auto`` or a name.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    name: str
+    cases: str
+    models: Mapping[str, str]
+    targets: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    fills: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
+    reads: str = ""
+    protocols: tuple[str, ...] = ()
+    override: bool = False
+    engine: str = "eager"
+
+
+_SCHEMA = TypeAdapter(Plan)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A plan with its methods and metrics made, and its paths found.
+
+    Args:
+        plan: as the file says.
+        cases: folder or table.
+        models: by short name, the file or folder.
+        methods: explainers.
+        metrics: those of the plan, then those that its protocols ask for.
+        infills: what hidden voxels show; None: the modality's.
+        protocols: held against the table at the end.
+        reads: table of readings; None: there is none.
+        digest: SHA-256 of all that the numbers depend on; comments in the file do not change it.
+    """
+
+    plan: Plan
+    cases: Path
+    models: Mapping[str, Path]
+    methods: tuple[Explainer, ...]
+    metrics: tuple[Metric, ...]
+    infills: tuple[Infill, ...] | None = None
+    protocols: tuple[Protocol, ...] = ()
+    reads: Path | None = None
+    digest: str = field(default="")
+
+    def request(self, seed: int) -> Request:
+        """What is asked of each case.
+
+        Args:
+            seed: of everything random.
+        """
+        return Request(
+            targets=self.plan.targets,
+            methods=self.methods,
+            metrics=self.metrics,
+            infills=self.infills,
+            seed=seed,
+            override=self.plan.override,
+            checks=False,
+            engine=self.plan.engine,
+            lenient=True,
+        )
+
+
+def load_study(path: Path) -> Study:
+    """Read a study file, and make everything that it names.
+
+    Args:
+        path: of the TOML file.
+
+    Raises:
+        BadOption: not TOML, a key that is missing, unknown or of another type, a parameter that does not exist.
+        UnknownName: no such method, metric or protocol.
+        InputError: the cases or a model are not where the file says.
+    """
+    plan, folder = _read(path), path.resolve().parent
+    protocols = tuple(load_protocol(_place(folder, p)) for p in plan.protocols)
+    methods = tuple({spell(e): e for e in map(make_explainer, plan.methods or USUAL)}.values())
+    metrics = [make_metric(m) for m in plan.metrics or USUAL_METRICS]
+    metrics += [m for p in protocols for c in p.criteria if (m := metric_of(c)) is not None]
+    metrics = list({spell(m): m for m in metrics}.values())
+    cases = folder / plan.cases
+    for what, place in (("cases", cases), *((f"models.{n}", folder / m) for n, m in plan.models.items())):
+        if not place.exists():
+            raise InputError(f"{path.name} names {what} that are not there", f"correct {what}; paths begin at the file")
+    reads = folder / plan.reads if plan.reads else None
+    if reads is not None and not reads.is_file():
+        raise InputError(f"{path.name} names a table of reads that is not there", "correct reads, or leave it out")
+    return Study(
+        plan,
+        cases / _TABLE if (cases / _TABLE).is_file() else cases,
+        {name: folder / model for name, model in plan.models.items()},
+        methods,
+        tuple(metrics),
+        tuple(parse_infill(f) for f in plan.fills) or None,
+        protocols,
+        reads,
+        _digest(plan, methods, metrics),
+    )
+
+
+def metric_of(criterion: Criterion) -> Metric | None:
+    """The metric that a criterion is about, with its parameters; None: it is a measure of readers.
+
+    Args:
+        criterion: of a protocol.
+
+    Raises:
+        PellucidError: no such metric or parameter, or the criterion's unit is not the metric's.
+    """
+    if criterion.metric.startswith(READS):
+        return None
+    told = ",".join(f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in criterion.parameters.items())
+    try:
+        metric = make_metric(f"{criterion.metric}:{told}" if told else criterion.metric)
+    except PellucidError as error:
+        raise type(error)(f"criterion {criterion.id!r}: {error.problem}", error.mend) from error
+    unit = unit_of(metric)
+    if criterion.unit != unit:
+        raise BadOption(
+            f"criterion {criterion.id!r} has the unit {criterion.unit!r}, and {spell(metric)} is in {unit!r}",
+            "write the metric's unit, and a value in that unit",
+        )
+    return metric
+
+
+def unit_of(metric: Metric) -> str:
+    """The unit of a metric's value; a curve on a scale of its own has none.
+
+    Args:
+        metric: with its settings.
+    """
+    return "1" if metric.settings().get("scale") in _OWN_SCALE else metric.card.unit
+
+
+def _place(folder: Path, name: str) -> str:
+    """A protocol's name, or its path from the study file."""
+    return str(folder / name) if (folder / name).is_file() else name
+
+
+def _read(path: Path) -> Plan:
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadOption(f"{path.name} is not TOML: {error}", "correct the line that is named") from error
+    except OSError as error:
+        raise InputError(f"{path.name} cannot be read: {error.strerror}", "give a study file") from error
+    try:
+        plan = _SCHEMA.validate_json(json.dumps(raw, default=str))  # strict python wants tuples
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(p) for p in first["loc"])
+        raise BadOption(f"study key {place!r}: {first['msg']}", "docs/evidence.md lists every key") from error
+    _check(plan)
+    return plan
+
+
+def _check(plan: Plan) -> None:
+    if not plan.models or not plan.seeds:
+        raise BadOption("expected at least one model and one seed, got none", "write [models] and seeds = [0]")
+    for key in ("targets", "methods", "metrics", "seeds", "fills", "regions", "protocols"):
+        given = list(getattr(plan, key))
+        twice = [str(v) for n, v in enumerate(given) if v in given[:n]]
+        if twice:
+            raise BadOption(f"study key {key!r} names {twice[0]!r} twice", "name it once: it would count twice")
+
+
+def _digest(plan: Plan, methods: tuple[Explainer, ...], metrics: list[Metric]) -> str:
+    """Of the plan and of every setting, also those that keep their defaults."""
+    made = [(d.name, sorted((k, str(v)) for k, v in d.settings().items())) for d in (*methods, *metrics)]
+    told = {k: v for k, v in asdict(plan).items() if k not in ("name", "cases", "models", "protocols", "reads")}
+    return hashlib.sha256(json.dumps([told, sorted(plan.models), made], sort_keys=True).encode()).hexdigest()
