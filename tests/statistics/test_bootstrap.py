@@ -182,8 +182,12 @@ def reads(readers, patients, spread, seed=0):
 def test_two_ways_add_the_spread_of_readers_and_of_patients():
     values, who, whose, table = reads(12, 60, (0.3, 1.0, 0.5))
     found = two_way(values, who, whose)
-    by_hand = table.mean(axis=1).var() / 12 + table.mean(axis=0).var() / 60
-    assert found.high - found.low == pytest.approx(2 * 1.96 * math.sqrt(by_hand), rel=0.1)
+    of_reader, of_patient = table.mean(axis=1).var(ddof=1) / 12, table.mean(axis=0).var(ddof=1) / 60
+    left = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + table.mean()
+    own = (left**2).sum() / (11 * 59) / 720
+    by_hand = of_reader + of_patient - own
+    df = by_hand**2 / (of_reader**2 / 11 + of_patient**2 / 59 + own**2 / (11 * 59))
+    assert found.high - found.low == pytest.approx(2 * stats.t.ppf(0.975, df) * math.sqrt(by_hand), rel=0.08)
     assert (found.count, found.clusters, found.note) == (720, 60, "")
     one_way = interval(values, whose)
     assert found.high - found.low > one_way.high - one_way.low

@@ -1,11 +1,13 @@
 """Intervals of readings, where readers and patients are both a sample: the two-way bootstrap."""
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
 from pellucid.statistics.bootstrap import STANDARD, Floats, Resampling, Statistic, labels, numbers, tails
 from pellucid.statistics.errors import Unfit
@@ -43,31 +45,34 @@ def two_way(
     patients: ArrayLike,
     statistic: Statistic | None = None,
     *,
+    within: tuple[float, float] | None = None,
     by: Resampling = STANDARD,
 ) -> Interval:
-    """An interval of a statistic of reads, by drawing readers and patients anew, each on their own.
+    """An interval of a statistic of reads, for other readers on other patients: both are drawn anew, on their own.
 
-    A read counts as often as its reader was drawn times as often as its patient was (the pigeonhole bootstrap), so
-    that it says how other readers would do on other patients. It errs to the wide side: what a read varies by itself
-    is counted about three times, which is little where each reader reads many patients. With fewer than five readers
-    their spread is hardly known, and the note says so. The bounds are percentiles: BCa has no two-way form.
+    A read counts as often as its reader was drawn times as often as its patient was (the pigeonhole bootstrap). That
+    alone counts three times what a read varies by itself, and is too narrow with few readers; so drawing only readers
+    and only patients parts the variance, and the percentiles are stretched to V_r + V_p - V_own and to the tails of t
+    with Satterthwaite's degrees of freedom. With fewer than five readers it is very wide, and the note says so.
 
     Args:
         values: one number, or one row of numbers, a read; NaN where undefined.
         readers: the reader of each read.
         patients: the patient of each read.
         statistic: from the rows to one number, NaN where it has none; None: the mean over reads.
-        by: resamples, seed and level.
+        within: what the value cannot leave, such as 0 and 1, where bounds are cut.
+        by: resamples, seed and level (the kind is as said).
 
     Raises:
         Unfit: if lengths differ, a label is missing or a value is infinite.
 
-    Source: owen2007pigeonhole.
+    Source: owen2007pigeonhole; the stretching is ours, checked by simulation.
     """
     cells, _ = _cells(values, readers, patients)
     if statistic is None and cells.rows.ndim != 1:
         raise Unfit("the mean of rows with several numbers is no single number", "pass a statistic of the rows")
-    return _interval(cells, _means(cells, slice(None)) if statistic is None else _any(cells, statistic), by)
+    found = _interval(cells, _means(cells, slice(None)) if statistic is None else _any(cells, statistic), by)
+    return _cut(found, within)
 
 
 def two_way_gap(
@@ -76,6 +81,7 @@ def two_way_gap(
     patients: ArrayLike,
     first: ArrayLike,
     *,
+    within: tuple[float, float] | None = None,
     by: Resampling = STANDARD,
 ) -> Interval:
     """An interval of the mean over some reads minus the mean over the others, both drawn together.
@@ -87,6 +93,7 @@ def two_way_gap(
         readers: the reader of each read.
         patients: the patient of each read.
         first: which reads (True) are those of the first mean.
+        within: what the value cannot leave, such as -1 and 1, where bounds are cut.
         by: resamples, seed and level.
 
     Raises:
@@ -97,7 +104,7 @@ def two_way_gap(
     if cells.rows.ndim != 1:
         raise Unfit("the mean of rows with several numbers is no single number", "give one number a read")
     one, two = _means(cells, side), _means(cells, ~side)
-    return _interval(cells, lambda r, p: one(r, p) - two(r, p), by)
+    return _cut(_interval(cells, lambda r, p: one(r, p) - two(r, p), by), within)
 
 
 def _cells(values: ArrayLike, readers: ArrayLike, patients: ArrayLike) -> tuple[Cells, NDArray[np.bool_]]:
@@ -138,7 +145,7 @@ def _any(cells: Cells, statistic: Statistic) -> Asked:
 def _interval(cells: Cells, asked: Asked, by: Resampling) -> Interval:
     """Draw, and say in words where that gives nothing."""
     readers, patients, nan = cells.readers, cells.patients, float("nan")
-    how = f"two-way percentile bootstrap, B={by.times}, seed {by.seed}, {readers} readers x {patients} patients"
+    how = f"two-way bootstrap, B={by.times}, seed {by.seed}, {readers} readers x {patients} patients"
 
     def found(value: float, low: float, high: float, note: str) -> Interval:
         return Interval(value, low, high, by.level, len(cells.rows), patients, cells.undefined, how, note)
@@ -152,15 +159,39 @@ def _interval(cells: Cells, asked: Asked, by: Resampling) -> Interval:
         what = "reader" if readers < 2 else "patient"
         return found(value, nan, nan, f"one {what}: nothing is known of how much {what}s differ")
     rng = np.random.default_rng(by.seed)
-    drawn = asked(*(rng.multinomial(n, np.full(n, 1 / n), size=by.times) for n in (readers, patients)))
+    often = tuple(rng.multinomial(n, np.full(n, 1 / n), size=by.times) for n in (readers, patients))
+    drawn = asked(*often)
     kept = drawn[~np.isnan(drawn)]
     lost = len(drawn) - len(kept)
     if 2 * lost > len(drawn):
         return found(value, nan, nan, f"the statistic is undefined in {lost} of {len(drawn)} resamples")
     if np.ptp(kept) <= 1e-12 * np.abs(kept).max():
         return found(value, nan, nan, "every resample gives the same: a bootstrap cannot say how uncertain this is")
+    stretch = _stretch(float(kept.var()), asked, often, by.level)
+    low, high = (value + stretch * (end - value) for end in tails(kept, by.level))
     notes = [
         f"undefined in {lost} of {len(drawn)} resamples, which are left out" if lost else "",
         f"only {readers} readers: their spread is hardly known" if readers < FEW_READERS else "",
     ]
-    return found(value, *tails(kept, by.level), "; ".join(filter(None, notes)))
+    return found(value, low, high, "; ".join(filter(None, notes)))
+
+
+def _stretch(both: float, asked: Asked, often: tuple[NDArray[Any], NDArray[Any]], level: float) -> float:
+    """By how much percentiles of drawing both must be stretched to be those of new readers on new patients."""
+    by_reader, by_patient = often
+    readers, patients = by_reader.shape[1] - 1, by_patient.shape[1] - 1
+    of_reader = float(np.nanvar(asked(by_reader, np.ones_like(by_patient))))
+    of_patient = float(np.nanvar(asked(np.ones_like(by_reader), by_patient)))
+    own = max(both - of_reader - of_patient, 0.0) * (1 + 1 / readers) * (1 + 1 / patients)
+    of_reader, of_patient = of_reader * (1 + 1 / readers), of_patient * (1 + 1 / patients)
+    whole = max(of_reader + of_patient - own, own)
+    df = whole**2 / (of_reader**2 / readers + of_patient**2 / patients + own**2 / (readers * patients))
+    upper = (1 + level) / 2
+    return math.sqrt(whole / both) * float(special.stdtrit(df, upper) / special.ndtri(upper))
+
+
+def _cut(found: Interval, within: tuple[float, float] | None) -> Interval:
+    """The interval, its known bounds cut to what there can be."""
+    if within is None or not found.bounded:
+        return found
+    return replace(found, low=max(found.low, within[0]), high=min(found.high, within[1]))

@@ -72,21 +72,18 @@ def impact(table: "Table", first: str, second: str, *, paired: bool = True, by: 
             f"{int((seconds < 0).sum())} reads end before they begin", "take both times from one clock, in seconds"
         )
 
-    def gap(values: Floats, among: NDArray[np.bool_] = here) -> Interval:
-        if paired:
-            return _pairs(reads, values, among & here, (first, second), by)
-        chosen = among & here
-        side = reads.arm[chosen] == first
-        return two_way_gap(values[chosen], reads.reader[chosen], reads.patient[chosen], side, by=by)
+    def gap(values: Floats, among: NDArray[np.bool_] = here, most: float = np.inf) -> Interval:
+        found = (_pairs if paired else _groups)(reads, values, among & here, (first, second), by)
+        return replace(found, low=max(found.low, -most), high=min(found.high, most)) if found.bounded else found
 
     right = reads.final_right
     wrong_machine, right_machine = (
-        _why(gap(right, reads.machine_right == x), f"no case of both arms where the machine is {word}")
+        _why(gap(right, reads.machine_right == x, 1.0), f"no case of both arms where the machine is {word}")
         for x, word in ((0, "wrong"), (1, "right"))
     )
     sure = _why(gap(amounts(table, "final_confidence")), "final_confidence was not taken in both arms")
     fast = _why(gap(seconds), "t_first_view and t_final were not taken in both arms")
-    accuracy = _why(gap(right), "no read has a decision and a truth in both arms")
+    accuracy = _why(gap(right, here, 1.0), "no read has a decision and a truth in both arms")
     return Impact(first, second, wrong_machine, right_machine, accuracy, sure, fast)
 
 
@@ -102,6 +99,14 @@ def _pairs(
     reader, patient = np.zeros((2, len(names)), dtype=int)
     reader[place], patient[place] = reads.reader[among], reads.patient[among]
     return two_way(table[0] - table[1], reader, patient, by=by)
+
+
+def _groups(
+    reads: Decisions, values: Floats, among: NDArray[np.bool_], arms: tuple[str, str], by: Resampling
+) -> Interval:
+    """The difference of means of two arms that share no patient."""
+    side = reads.arm[among] == arms[0]
+    return two_way_gap(values[among], reads.reader[among], reads.patient[among], side, by=by)
 
 
 def _apart(reads: Decisions, first: str, second: str) -> None:

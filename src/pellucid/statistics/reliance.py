@@ -119,19 +119,18 @@ def calibration(
     for arm in reads.arms:
         here = reads.arm == arm
         who, whose = reads.reader[here], reads.patient[here]
-        trust_area = two_way(trusted[here], who, whose, _area, by=by)
+        trust_area = two_way(trusted[here], who, whose, _area, within=(0, 1), by=by)
         if np.isnan(trust_area.value) and trust_area.count:
             trust_area = replace(trust_area, note="the machine is always right, or always wrong, in these reads")
         misses = np.square(sured[here, 0] - sured[here, 1])
-        found[arm] = Calibration(
-            trust_area, two_way(misses, who, whose, by=by), two_way(sured[here], who, whose, _ece, by=by)
-        )
+        brier = two_way(misses, who, whose, within=(0, 1), by=by)
+        found[arm] = Calibration(trust_area, brier, two_way(sured[here], who, whose, _ece, within=(0, 1), by=by))
     return found
 
 
 def _share(reads: Decisions, event: Floats, among: NDArray[np.bool_], lost: int, by: Resampling) -> Interval:
     """How often it happens among these reads."""
-    found = two_way(event[among], reads.reader[among], reads.patient[among], by=by)
+    found = two_way(event[among], reads.reader[among], reads.patient[among], within=(0, 1), by=by)
     found = replace(found, undefined=found.undefined + lost)
     readers, patients = (len(np.unique(x[among])) for x in (reads.reader, reads.patient))
     if found.value in (0.0, 1.0) and min(readers, patients) > 1:
