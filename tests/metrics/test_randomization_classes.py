@@ -145,7 +145,7 @@ def test_a_model_that_predicts_by_windows(rank, nets):
     box[(slice(5, 7),) * rank] = True
     scene = Scene(regions={"box": box})
     one, other = (scored(m, x, RegionScore(1, "box"), scene=scene)[0] for m in (whole, cut))
-    assert float(other.values) == pytest.approx(float(one.values), abs=0.35)
+    assert float(other.values) == pytest.approx(float(one.values), abs=1e-6)
     assert other.detail["other"] == one.detail["other"]
 
 

@@ -8,7 +8,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
-from pellucid.core.errors import BadOption
+from pellucid.core.errors import BadOption, CannotDo
 from pellucid.core.model import Model, OutputSpec
 from pellucid.core.perwindow import answered
 from pellucid.core.prepare import InputSpec
@@ -150,7 +150,7 @@ def test_a_draw_that_cannot_be_compared_is_left_out_of_the_mean(nets, model_of, 
 
     def answer(probe):
         calls.append(probe)
-        return nets.noise(1, 1, 6, 6, seed=0) if len(calls) != 3 else torch.zeros(1, 1, 6, 6)
+        return nets.noise(1, 1, 6, 6, seed=0) if len(calls) != 4 else torch.zeros(1, 1, 6, 6)
 
     score = scored(
         ModelParameterRandomization(1, draws=3),
@@ -159,7 +159,8 @@ def test_a_draw_that_cannot_be_compared_is_left_out_of_the_mean(nets, model_of, 
         stand(answer),
     )
     assert score.values.tolist() == pytest.approx([1])
-    assert np.isnan(score.detail["draws"]).flatten().tolist() == [False, True, False]
+    assert np.isnan(score.detail["draws"]).flatten().tolist() == [False, False, True]
+    assert np.isfinite(score.detail["chance"]["high"]).all()
 
 
 def test_running_statistics_start_anew_and_layers_without_a_start_are_named(stand):
@@ -210,6 +211,24 @@ def test_structure_of_the_map_s_own_grid(images, nets, model_of, stand, referenc
     first, fresh = ((v / v.abs().max())[0, 0].numpy() for v in seen)
     assert float(score.values) == pytest.approx(reference("random_logit").ssim(first, fresh, 2.0), abs=1e-9)
     assert float(score.values) != pytest.approx(float(spearmanr(first.ravel(), fresh.ravel())[0]), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "metric", [ModelParameterRandomization(1), EfficientMPRT(), RandomLogit()], ids=lambda m: m.name
+)
+def test_a_method_that_refuses_elsewhere_is_undefined_with_its_reason(metric, nets, model_of, stand):
+    asked = []
+
+    def answer(probe):
+        asked.append(probe)
+        if len(asked) > 1:
+            raise CannotDo("there is nothing to see", "look elsewhere")
+        return nets.noise(2, 1, 6, 6)
+
+    score = scored(metric, model_of(nets.linear(6, classes=2), 2), nets.noise(2, 1, 6, 6), stand(answer))
+    assert torch.isnan(score.values).all()
+    assert score.reasons == ("Stand refuses there: there is nothing to see",) * 2
+    assert score.detail["refused"] == ["Stand refuses there: there is nothing to see"]
 
 
 @pytest.mark.parametrize("draws", [0, -1])

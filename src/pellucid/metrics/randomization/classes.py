@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal, final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from pellucid.core.card import Ask, Cost, MetricCard, Property, shared_cost
@@ -13,11 +13,11 @@ from pellucid.core.explainer import Explainer
 from pellucid.core.explanation import Answer, Attribution
 from pellucid.core.metric import Metric, Score
 from pellucid.core.model import OutputSpec
-from pellucid.core.perwindow import answered
 from pellucid.core.probe import Probe
 from pellucid.core.target import BoundTarget, ClassScore, Margin, Target, find_label, tiled
 from pellucid.metrics.maps import NO_MAP, on_grid
-from pellucid.metrics.randomization.alike import Measure, Similarity
+from pellucid.metrics.randomization.alike import Similarity
+from pellucid.metrics.randomization.beside import Beside, made_again
 from pellucid.metrics.randomization.edges import likeness_to_edges
 
 _MEASURED = "a measured value has no other class"
@@ -78,35 +78,20 @@ class RandomLogit(Metric):
         if self.others == "one":
             draw = torch.Generator().manual_seed(probe.scene.seed)
             rivals = rivals[:, [int(torch.randint(rivals.shape[1], (1,), generator=draw))]]
-        measure = Measure(self.similarity, answer.signed)
-        sizes = Measure(self.similarity, signed=False)
-        here, size, last = measure.ready(maps), sizes.ready(maps.abs()), maps
-        rows: list[Tensor] = []
-        magnitudes: list[Tensor] = []
+        beside, needs = Beside(maps, self.similarity, answer.signed), explainer.needs(probe.model, probe.inputs)
         for column in rivals.T:
-            other = _map_of(_Exchanged(probe.target, mine, column), probe, explainer)
-            last = measure.ready(other)
-            rows.append(measure.alike(here, last))
-            magnitudes.append(sizes.alike(size, sizes.ready(other.abs())))
-        values = torch.stack(rows).nanmean(0)
-        reasons = tuple("" if ok else measure.words for ok in torch.isfinite(values).tolist())
+            target = _Exchanged(probe.target, mine, column)
+            there = Probe(probe.model, probe.inputs, target, needs, probe.scene, probe.precision)
+            beside.add(made_again(explainer, there, probe))
+        values = beside.alike.nanmean(0)
         detail = {
             "other": [[_named(probe.model.output.labels, int(one)) for one in row] for row in rivals],
-            "similarity": torch.stack(rows, 1).tolist(),
-            "magnitudes": torch.stack(magnitudes, 1).tolist(),
-            "chance": measure.chance(here, last, probe.scene.seed),
-            "similar to edges": likeness_to_edges(measure, maps, probe),
+            "similarity": beside.alike.T.tolist(),
+            "magnitudes": beside.magnitudes.T.tolist(),
+            **beside.detail(probe.scene.seed),
+            "similar to edges": likeness_to_edges(beside.measure, maps, probe),
         }
-        return Score(self.name, values, reasons, self.settings(), detail)
-
-
-def _map_of(target: Target, probe: Probe, explainer: Explainer) -> Float[Tensor, "batch *space"]:
-    """The map of another target, NaN where there is none; passes are counted as the probe's own."""
-    needs = explainer.needs(probe.model, probe.inputs)
-    again = Probe(probe.model, probe.inputs, target, needs, probe.scene, probe.precision)
-    maps = on_grid(answered(explainer, again), probe)
-    probe.spent.own += again.spent.shared + again.spent.own
-    return torch.full((probe.batch, *probe.grid.shape), torch.nan) if maps is None else maps
+        return Score(self.name, values, beside.reasons(values), self.settings(), detail)
 
 
 @final

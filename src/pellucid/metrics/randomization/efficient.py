@@ -80,18 +80,12 @@ class EfficientMPRT(Metric):
             return Score.undefined(self, probe.batch, NO_WEIGHTS if not stages else NO_MAP)
         blank, bins = blank_reasons(maps), self.bins or sturges(maps[0].numel())
         before = entropies(maps, bins)
-        after = torch.stack(
-            [
-                entropies(fresh, bins)
-                for draw in range(self.draws)
-                for fresh in fresh_maps(probe, explainer, stages, draw)
-            ]
-        )
-        spread = mean_of((after - before) / before)
+        again = [fresh for draw in range(self.draws) for fresh in fresh_maps(probe, explainer, stages, draw)]
+        after = torch.stack([entropies(fresh.maps, bins) for fresh in again])
+        refused = list(dict.fromkeys(fresh.refused for fresh in again if fresh.refused))
+        spread, why = mean_of((after - before) / before), "; ".join(refused) or _STILL
         values = torch.where(torch.tensor([bool(b) for b in blank]), torch.nan, spread.value)
-        reasons = tuple(
-            b or ("" if ok else _STILL) for b, ok in zip(blank, torch.isfinite(values).tolist(), strict=True)
-        )
+        reasons = tuple(b or ("" if ok else why) for b, ok in zip(blank, torch.isfinite(values).tolist(), strict=True))
         detail = {
             "bins": bins,
             "entropy": before.tolist(),
@@ -100,6 +94,7 @@ class EfficientMPRT(Metric):
             "similar to edges": likeness_to_edges(Measure("spearman", answer.signed), maps, probe),
             "buffers": BUFFERS,
             "without an initialization of their own": without_start(probe.model.module),
+            "refused": refused,
         }
         return Score(self.name, values, reasons, self.settings(), detail)
 

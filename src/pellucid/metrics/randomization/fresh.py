@@ -10,12 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pellucid.core.errors import ShapeMismatch
 from pellucid.core.explainer import Explainer
 from pellucid.core.model import Identity
-from pellucid.core.perwindow import answered
 from pellucid.core.probe import Probe
-from pellucid.metrics.maps import on_grid
+from pellucid.metrics.randomization.beside import Again, made_again
 
 Order = Literal["cascading", "independent"]
 NO_WEIGHTS = "the model shows no weights"
@@ -41,7 +39,7 @@ def without_start(module: nn.Module) -> list[str]:
 
 def fresh_maps(
     probe: Probe, explainer: Explainer, stages: list[list[str]], draw: int = 0, order: Order = "cascading"
-) -> Iterator[Float[Tensor, "batch *space"]]:
+) -> Iterator[Again]:
     """The map after each stage of layers was drawn anew, on a copy; passes are counted as the probe's own.
 
     Args:
@@ -60,15 +58,7 @@ def fresh_maps(
         module.to(device)
         identity = Identity("randomized", digest="randomized")
         again = probe.on(replace(probe.model, module=module, identity=identity, _traces={}))
-        answer = answered(explainer, again)
-        probe.spent.own += again.spent.shared + again.spent.own
-        maps = on_grid(answer, probe)
-        if maps is None:
-            raise ShapeMismatch(
-                f"{explainer.name} answered with another kind of {answer.kind} the second time",
-                "choose a method that always answers with a map on the input's grid",
-            )
-        yield maps
+        yield made_again(explainer, again, probe)
 
 
 @dataclass(frozen=True, eq=False)

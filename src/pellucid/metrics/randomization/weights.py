@@ -1,10 +1,9 @@
 """Whether a map depends on what the model has learned."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
-import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from pellucid.core.card import Ask, Cost, MetricCard, Property, shared_cost
@@ -14,7 +13,8 @@ from pellucid.core.explanation import Answer, Attribution
 from pellucid.core.metric import Metric, Score
 from pellucid.core.probe import Probe
 from pellucid.metrics.maps import NO_MAP, on_grid
-from pellucid.metrics.randomization.alike import Measure, Similarity
+from pellucid.metrics.randomization.alike import Similarity
+from pellucid.metrics.randomization.beside import Beside
 from pellucid.metrics.randomization.edges import likeness_to_edges
 from pellucid.metrics.randomization.fresh import (
     BUFFERS,
@@ -85,36 +85,21 @@ class ModelParameterRandomization(Metric):
         stages, maps = stages_of(probe.model.module, self.levels), on_grid(answer, probe)
         if maps is None or not stages or not isinstance(answer, Attribution):
             return Score.undefined(self, probe.batch, NO_WEIGHTS if not stages else NO_MAP)
-        measure = Measure(self.similarity, answer.signed)
-        sizes = Measure(self.similarity, signed=False)
-        here, size, last = measure.ready(maps), sizes.ready(maps.abs()), maps
-        found: list[list[Tensor]] = []
+        beside = Beside(maps, self.similarity, answer.signed)
         for draw in range(self.draws):
-            for fresh in fresh_maps(probe, explainer, stages, draw, self.order):
-                last = measure.ready(fresh)
-                found.append([measure.alike(here, last), sizes.alike(size, sizes.ready(fresh.abs()))])
-        rows = torch.stack([torch.stack(pair) for pair in found]).unflatten(0, (self.draws, len(stages)))
+            for again in fresh_maps(probe, explainer, stages, draw, self.order):
+                beside.add(again)
+        curves = [v.unflatten(0, (self.draws, len(stages))) for v in (beside.alike, beside.magnitudes)]
+        spread = mean_of(curves[0][:, -1] if self.order == "cascading" else curves[0].nanmean(1))
         detail = {
+            "curve": curves[0].nanmean(0).tolist(),
+            "magnitudes": curves[1].nanmean(0).tolist(),
             "levels": [len(names) for names in stages],
             "layers": stages,
-            "chance": measure.chance(here, last, probe.scene.seed),
-            "similar to edges": likeness_to_edges(measure, maps, probe),
+            **spread.detail,
+            **beside.detail(probe.scene.seed),
+            "similar to edges": likeness_to_edges(beside.measure, maps, probe),
             "buffers": BUFFERS,
             "without an initialization of their own": without_start(probe.model.module),
         }
-        return self._scored(rows[:, :, 0], rows[:, :, 1], measure, detail)
-
-    def _scored(
-        self,
-        rows: Float[Tensor, "draw stage batch"],
-        magnitudes: Float[Tensor, "draw stage batch"],
-        measure: Measure,
-        detail: dict[str, Any],
-    ) -> Score:
-        """Means over the draws that could be compared."""
-        each = rows[:, -1] if self.order == "cascading" else rows.nanmean(1)
-        spread = mean_of(each)
-        reasons = tuple("" if ok else measure.words for ok in torch.isfinite(spread.value).tolist())
-        curve, sizes = rows.nanmean(0), magnitudes.nanmean(0)
-        detail = {"curve": curve.tolist(), "magnitudes": sizes.tolist(), **spread.detail, **detail}
-        return Score(self.name, spread.value, reasons, self.settings(), detail)
+        return Score(self.name, spread.value, beside.reasons(spread.value), self.settings(), detail)
