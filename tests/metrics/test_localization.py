@@ -245,7 +245,7 @@ def test_bad_regions_are_refused(metric, region, problem, valued):
 
 
 def test_options_outside_their_range():
-    with pytest.raises(BadOption, match=r"expected threshold 'area' or 'otsu', got 'median'. choose one of these"):
+    with pytest.raises(BadOption, match=r"expected threshold 'area', 'otsu', 'fixed' or 'share', got 'median'"):
         IoU("median")
     with pytest.raises(BadOption, match=r"expected a radius of at least 0 mm, got -1.*0 asks for a hit inside"):
         HitRate(-1.0)
