@@ -9,6 +9,7 @@ import torch
 from pellucid.core.errors import UnknownName
 from pellucid.core.metric import Score
 from pellucid.verify import metrics_running as running
+from pellucid.verify import subjects as subjects_room
 from pellucid.verify.apart import Answer, Job
 from pellucid.verify.formulas import Formula
 from pellucid.verify.metrics_defects import METRIC_DEFECTS
@@ -17,6 +18,7 @@ from pellucid.verify.metrics_ours import Scored, exact, of_map, region_of, score
 from pellucid.verify.metrics_plan import METRICS, PEERS, READINGS, TINY, TINY_3D, MetricComparison
 from pellucid.verify.metrics_running import ChosenMetrics, Pairing, chosen_metrics, judge, verify_metrics
 from pellucid.verify.peers.child import PEERS as FILES
+from pellucid.verify.plan import UNET
 from pellucid.verify.verdict import Row, Verdict
 from pellucid.workbench.registry import make_explainer, make_metric
 
@@ -126,6 +128,14 @@ def test_what_the_network_was_shown_is_told(prepared) -> None:
         float(scored("RelevanceMass", "InputXGradient", prepared).score.values)
     )
     assert len({tuple(v.flatten().tolist()) for v in views(prepared).x}) == 4
+
+
+def test_without_monai_its_networks_are_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subjects_room, "find_spec", lambda _: None)
+    only = MetricComparison("Sparseness", "quantus", "Sparseness", (UNET,))
+    (row,) = verify_metrics(ChosenMetrics((only,)), None, lambda *_: None).rows
+    assert row.verdict is Verdict.NOT_RUN
+    assert "is MONAI's, which is not installed" in row.reason
 
 
 def test_captum_gives_the_same_on_small_images() -> None:

@@ -22,7 +22,7 @@ class Scored:
     Args:
         score: of each item.
         map: that was scored, "batch 1 *space".
-        seen: by the network besides the image itself, "draw batch channel *space".
+        seen: by the network besides the image itself, "draw batch channel *space"; what was asked twice is there once.
     """
 
     score: Score

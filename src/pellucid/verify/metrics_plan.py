@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pellucid.verify.metrics_ours import Scored
-from pellucid.verify.plan import DENSE, DENSE_3D, PAIR
+from pellucid.verify.plan import DENSE, DENSE_3D, PAIR, SEGMENTED, UNET, UNET_3D
 from pellucid.verify.subjects import Prepared, Subject
 
 PEERS = ("quantus", "captum")
@@ -145,7 +145,7 @@ _SHARP = "Saliency"  # a map that is nowhere negative
 HIDING = (
     *(
         _quantus("PixelFlipping:steps=20,infill=0", "PixelFlipping", one, reading="curve", options=_steps(one, 20))
-        for one in (DENSE, DENSE_3D)
+        for one in (DENSE, DENSE_3D, UNET_3D)
     ),
     *(
         _quantus(
@@ -184,13 +184,13 @@ HIDING = (
     ),
     *(
         _quantus(f"RegionPerturbation:block=8,steps={n},infill=0", "RegionPerturbation", one, reading="falls")
-        for one, n in ((DENSE, 30), (PAIR, 42))
+        for one, n in ((DENSE, 30), (PAIR, 42), (UNET, 42))
     ),
     *(
         _quantus(f"Selectivity:block=8,steps={n},infill=0", "Selectivity", one, reading="curve")
         for one, n in ((DENSE, 30), (PAIR, 42))
     ),
-    _quantus("FaithfulnessCorrelation:infill=0", "FaithfulnessCorrelation", *_ALL, hand=_SEEN),
+    _quantus("FaithfulnessCorrelation:infill=0", "FaithfulnessCorrelation", *_ALL, *SEGMENTED, hand=_SEEN),
     *(
         _quantus(f"FaithfulnessEstimate:along={n},infill=0", "FaithfulnessEstimate", one)
         for one, n in ((TINY, 14), (TINY_3D, 7))
@@ -222,6 +222,7 @@ HIDING = (
             f"Infidelity:change={change},scaled={scaled}{',infill=0' if change == 'box' else ''}",
             "infidelity",
             *_ALL,
+            *(SEGMENTED if scaled == "true" else ()),
             explainer="InputXGradient" if change == "box" else "SmoothGrad:samples=2",
             options={"scaled": scaled == "true", "contributions": change == "box"},
             hand=_SEEN,
@@ -249,8 +250,8 @@ PLACES = (
     _quantus("Entropy", "Complexity", *_ALL, explainer=_SHARP, tolerance=_CONSTANT),
 )
 MOVING = (
-    _quantus("MaxSensitivity", "MaxSensitivity", *_ALL, hand=_SEEN),
-    _of("captum", "MaxSensitivity", "sensitivity_max", *_ALL, hand=_SEEN),
+    _quantus("MaxSensitivity", "MaxSensitivity", *_ALL, *SEGMENTED, hand=_SEEN),
+    _of("captum", "MaxSensitivity", "sensitivity_max", *_ALL, *SEGMENTED, hand=_SEEN),
     _quantus("AverageSensitivity", "AvgSensitivity", *_ALL, hand=_SEEN),
     _quantus("SensitivityNorm", "AvgSensitivity", *_ALL, hand=_SEEN),
     _quantus("LocalLipschitz", "LocalLipschitzEstimate", *_ALL, hand=_SEEN),

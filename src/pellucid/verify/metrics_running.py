@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pellucid.core.errors import UnknownName
+from pellucid.core.errors import MissingExtra, UnknownName
 from pellucid.verify.apart import Answer, Job, ask
 from pellucid.verify.bridges import deviation
 from pellucid.verify.demonstrations import Demonstration, shown
@@ -21,7 +21,7 @@ from pellucid.verify.metrics_defects import METRIC_DEFECTS
 from pellucid.verify.metrics_formulas import METRIC_FORMULAS
 from pellucid.verify.metrics_ours import Scored, exact, region_of, scored
 from pellucid.verify.metrics_plan import METRICS, PEERS, READINGS, MetricComparison
-from pellucid.verify.subjects import Prepared
+from pellucid.verify.subjects import Prepared, Subject
 from pellucid.verify.verdict import Row, Verdict, Verification
 
 Step = Callable[[str, int], None]
@@ -90,11 +90,13 @@ def verify_metrics(plan: ChosenMetrics, python: Path | None, step: Step) -> Veri
         step: told what is done and how many steps of the whole that was.
     """
     started = time.perf_counter()
-    made, pairings = cache(exact), []
+    made, pairings, rows, shows, defects = cache(exact), [], [], [], []
     for comparison, subject in ((c, s) for c in plan.comparisons for s in c.on):
-        pairings.append(_paired(len(pairings), comparison, made(subject)))
+        try:
+            pairings.append(_paired(len(pairings), comparison, made(subject)))
+        except MissingExtra as error:
+            rows.append(_row(comparison, subject, error.problem))
         step(f"{comparison.name} on {subject.network}", 1)
-    shows = []
     for d in plan.demonstrations:
         prepared = made(d.subject)
         handed = {"region": region_of(prepared), "seen": scored(_NOISE, "InputXGradient", prepared).seen}
@@ -102,8 +104,7 @@ def verify_metrics(plan: ChosenMetrics, python: Path | None, step: Step) -> Veri
     jobs = [*(p.job for p in pairings), *(job for _, job in shows)]
     with tempfile.TemporaryDirectory(prefix="pellucid-verify-") as folder:
         answers, versions = ask(jobs, Path(folder), python, lambda job: step(f"{job.peer} {job.call}", 1))
-    rows = [judge(p, answers[p.job.number]) for p in pairings]
-    defects = []
+    rows += [judge(p, answers[p.job.number]) for p in pairings]
     for d, job in shows:
         defects.append(shown(d, job.subject, answers[job.number]))
         step(f"{d.defect} of {d.peer}", 1)
@@ -139,20 +140,24 @@ HANDS: dict[str, Callable[[Scored, Prepared], Tensor]] = {
 }
 
 
-def judge(pairing: Pairing, answer: Answer) -> Row:
-    """The verdict on one pairing."""
-    c, subject = pairing.comparison, pairing.prepared.subject
-    row = Row(
-        method=f"{c.metric} of {c.explainer}",
-        peer=c.peer,
-        call=c.call,
+def _row(comparison: MetricComparison, subject: Subject, reason: str) -> Row:
+    """A comparison that was not run, or not yet."""
+    return Row(
+        method=f"{comparison.metric} of {comparison.explainer}",
+        peer=comparison.peer,
+        call=comparison.call,
         model=subject.network,
         image=f"{subject.image} {'x'.join(str(n) for n in subject.shape)}",
-        compared=READINGS[c.reading].words,
-        tolerance=c.tolerance,
+        compared=READINGS[comparison.reading].words,
+        tolerance=comparison.tolerance,
         verdict=Verdict.NOT_RUN,
-        reason=answer.reason,
+        reason=reason,
     )
+
+
+def judge(pairing: Pairing, answer: Answer) -> Row:
+    """The verdict on one pairing."""
+    c, row = pairing.comparison, _row(pairing.comparison, pairing.prepared.subject, answer.reason)
     if answer.reason:
         return row
     reading = READINGS[c.reading]
