@@ -57,7 +57,7 @@ def plateaus(gap, side=20, share=0.1):
 
 
 @pytest.mark.parametrize("rank", [2, 3])
-@pytest.mark.parametrize("metric", KINDS, ids=lambda m: m.kind)
+@pytest.mark.parametrize("metric", KINDS, ids=lambda m: m.aim)
 def test_the_gradient_of_a_linear_score_cannot_be_attacked(metric, rank, nets, model_of):
     """Its map is the same everywhere."""
     net, x = nets.linear(8) if rank == 2 else None, nets.noise(2, 1, *(8,) * rank)
@@ -254,7 +254,7 @@ def test_nothing_admitted_is_not_robust(nets):
 @pytest.mark.parametrize(
     "bad",
     [
-        *({"kind": "mirror"}, {"bound": 0.0}, {"bound": 1.5}, {"tolerance": 0.0}, {"top": 1.0}),
+        *({"aim": "mirror"}, {"bound": 0.0}, {"bound": 1.5}, {"tolerance": 0.0}, {"top": 1.0}),
         *({"steps": 0, "tries": 0}, {"steps": 3}, {"tries": -1}),
     ],
     ids=str,

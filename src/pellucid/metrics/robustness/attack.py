@@ -69,11 +69,11 @@ class ExplanationAttack(Metric):
         ghorbani2019interpretation (top-k); dombrowski2019explanations (target-map, rounded ReLU).
 
     Example:
-        >>> ExplanationAttack(kind="target-map", steps=10).settings()["bound"]
+        >>> ExplanationAttack(aim="target-map", steps=10).settings()["bound"]
         0.05
     """
 
-    kind: Annotated[
+    aim: Annotated[
         Literal["top-k", "target-map"], "move the evidence out of its strongest part, or toward the mirrored map"
     ] = "top-k"
     bound: Annotated[float, "largest shift of a voxel, as a share of the intensity range of the body"] = 0.05
@@ -97,8 +97,8 @@ class ExplanationAttack(Metric):
     )
 
     def __post_init__(self) -> None:
-        if self.kind not in ("top-k", "target-map"):
-            raise BadOption(f"expected kind top-k or target-map, got {self.kind!r}", "choose one of these")
+        if self.aim not in ("top-k", "target-map"):
+            raise BadOption(f"expected aim top-k or target-map, got {self.aim!r}", "choose one of these")
         if not (0 < self.bound <= 1 and 0 < self.tolerance <= 1 and 0 < self.top < 1):
             raise BadOption(
                 f"expected bound and tolerance within (0, 1] and a top share within (0, 1), got {self.bound}, "
@@ -220,13 +220,14 @@ class _Hunt:
         self._count = max(1, round(metric.top * self._ranks.shape[1]))
         self._parts = [top_part(r, self._count) for r in self._ranks]
         part = torch.stack([torch.from_numpy(p) for p in self._parts]).view_as(maps)
-        self.aim = _Aim(part, maps.flip(-1) if metric.kind == "target-map" else None)
+        self.aim = _Aim(part, maps.flip(-1) if metric.aim == "target-map" else None)
         self._reached = self.aim.hard(maps)
         none = torch.full((probe.batch,), torch.nan, dtype=torch.float64)
         found = ("",) * probe.batch
         zero, admitted = torch.zeros_like(none), torch.zeros(probe.batch, dtype=torch.long)
         inputs = {n: x.clone() for n, x in probe.inputs.items()}
-        likeness = None if self.aim.toward is None else (correlation(maps, self.aim.toward),) * 2
+        start = None if self.aim.toward is None else correlation(maps, self.aim.toward)
+        likeness = None if start is None else (start, start)
         self.worst = Attacked(inputs, none, zero + 1, zero, likeness, found, 0, admitted)
 
     def held(self, shift: Shift) -> Shift:

@@ -1,7 +1,7 @@
 """Where to look for an image that decides alike and is explained otherwise: down a smoothed gradient, and at random."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -100,7 +100,8 @@ def _layer(probe: Probe, explainer: Explainer) -> str | None:
 
 def _gradients(total: Tensor, leaves: Shift, graph: bool) -> Shift:
     """By image; zero where nothing depends on it."""
-    given = torch.autograd.grad(total, list(leaves.values()), create_graph=graph, allow_unused=True)
+    found = torch.autograd.grad(total, list(leaves.values()), create_graph=graph, allow_unused=True)
+    given = cast(tuple[Tensor | None, ...], found)  # torch's own types forget what allow_unused may give
     return {n: torch.zeros_like(x) if g is None else g for (n, x), g in zip(leaves.items(), given, strict=True)}
 
 
