@@ -10,6 +10,10 @@ from PIL import Image as Picture
 
 Command = Callable[..., object]
 VESSELS = Path(__file__).resolve().parents[2] / "src" / "pellucid" / "demo" / "models" / "vessels" / "model.toml"
+METRICS = [
+    *("Dice", "IoU", "MeanIoU", "CohenKappa:roi=box", "FleissKappa", "KrippendorffAlpha", "SurfaceDistance"),
+    "HumanBenchmark:measure=dice,margin=0.05",
+]
 WORDS = "the region is the consensus of first, second: what at least half of them marked (ties count)"
 
 
@@ -19,7 +23,7 @@ def test_two_observers_of_a_real_photograph(pellucid: Command, shared_data: Path
         *("evaluate", folder / "Image_01L.jpg", "--model", VESSELS, "--out", tmp_path / "o", "--json", "--no-checks"),
         *("--region", f"first={folder / 'Image_01L_1stHO.png'}"),
         *("--region", f"second={folder / 'Image_01L_2ndHO.png'}"),
-        *("--method", "InputXGradient", "--metric", "Dice"),
+        *("--method", "InputXGradient", *(w for metric in METRICS for w in ("--metric", metric))),
     )
     assert done.code == 0, done.err
     case = done.json["cases"][0]
@@ -28,6 +32,21 @@ def test_two_observers_of_a_real_photograph(pellucid: Command, shared_data: Path
     assert {s["region"] for s in scores.values()} == {"consensus"}
     assert {s["detail"]["truth"] for s in scores.values()} == {WORDS}
     assert 0.1 < scores["Dice"]["value"] < 0.6
+    assert scores["MeanIoU"]["value"] > scores["IoU"]["value"]
+    assert scores["SurfaceDistance"]["value"] is None
+    assert "no millimeters" in scores["SurfaceDistance"]["reason"]
+    fleiss, alpha = scores["FleissKappa"], scores["KrippendorffAlpha"]
+    assert fleiss["value"] == pytest.approx(alpha["value"], abs=1e-4)
+    assert fleiss["detail"]["readers"] == ["first", "second"]
+    assert 0.7 < fleiss["detail"]["readers alone"][0] < 0.9
+    assert fleiss["detail"]["difference"][0] < 0
+    kappa = scores["CohenKappa"]["detail"]
+    assert kappa["roi"] == "a box around all readers, twice as wide"
+    assert set(kappa["by reader"][0]) == set(kappa["dice"][0]) == {"first", "second"}
+    bench = scores["HumanBenchmark"]
+    assert bench["value"] == pytest.approx(bench["detail"]["map"][0] - bench["detail"]["readers"])
+    assert bench["settings"]["measure"] == "dice"
+    assert 0.75 < bench["detail"]["readers"] < 0.9
     page = Path(case["files"]["report"]).read_text()
     assert WORDS in page
     assert "expert outline: consensus" in page
