@@ -143,6 +143,7 @@ def test_a_map_that_only_changes_its_sign_shows_in_the_magnitudes(nets, model_of
     )
     assert score.values.tolist() == pytest.approx([-1, -1])
     assert np.allclose(score.detail["magnitudes"], 1)
+    assert score.detail["of the magnitudes"] == pytest.approx([1, 1])
 
 
 def test_a_draw_that_cannot_be_compared_is_left_out_of_the_mean(nets, model_of, stand):

@@ -33,7 +33,7 @@ class RandomLogit(Metric):
     Similarity of the map and that of another class's score: a seeded one (named in the detail), or the mean over all
     others. The classes change places in the target itself, so a segmentation asks for the other label over the same
     voxels. A map that stays (near 1) does not say why this class. Maps of two rival classes are often each other's
-    negative: near -1 they are one picture in two colors (``magnitudes`` in the detail).
+    negative: near -1 they are one picture in two colors (``of the magnitudes`` in the detail).
 
     Returns:
         Similarity, lower is better; undefined where there is no other class, for a constant map, or a measured value.
@@ -88,6 +88,7 @@ class RandomLogit(Metric):
             "other": [[_named(probe.model.output.labels, int(one)) for one in row] for row in rivals],
             "similarity": beside.alike.T.tolist(),
             "magnitudes": beside.magnitudes.T.tolist(),
+            "of the magnitudes": beside.magnitudes.nanmean(0).tolist(),
             **beside.detail(probe.scene.seed),
             "similar to edges": likeness_to_edges(beside.measure, maps, probe),
         }

@@ -34,7 +34,7 @@ class ModelParameterRandomization(Metric):
     Similarity of the map and the map after each stage. ``cascading``: the last one, with all weights fresh;
     ``independent``: the mean over stages, each fresh by itself. A map that stays (near 1) shows the image, as an edge
     detector would, and not the model. It passes nobody: a map that changes may still be wrong, and a signed map may
-    change its signs only (``magnitudes`` in the detail). Works on a copy; the model is untouched.
+    change its signs only (``of the magnitudes`` in the detail). Works on a copy; the model is untouched.
 
     Returns:
         Similarity, lower is better; undefined for a constant map or a model that shows no weights.
@@ -43,7 +43,7 @@ class ModelParameterRandomization(Metric):
         BadOption: fewer than one level or draw.
 
     Source:
-        adebayo2018sanity. Fresh weights come from each layer's own initialization, seeded.
+        adebayo2018sanity. Fresh weights come from each layer's own initialization, seeded; running statistics start anew.
 
     Example:
         >>> ModelParameterRandomization(levels=2).card.direction
@@ -58,7 +58,7 @@ class ModelParameterRandomization(Metric):
     card: ClassVar[MetricCard] = MetricCard(
         measures=Property.RANDOMIZATION,
         shows="how much of the map stays when the model's weights are replaced by fresh ones",
-        caution="a map that changes may still be wrong; fresh weights differ from draw to draw",
+        caution="a map that changes may still be wrong, and a signed one may keep its magnitudes; draws differ",
         equation=r"\rho(A(\theta),\, A(\theta_{\mathrm{fresh}}))",
         source="adebayo2018sanity",
         cost_note="one more explanation per level and draw",
@@ -90,10 +90,12 @@ class ModelParameterRandomization(Metric):
             for again in fresh_maps(probe, explainer, stages, draw, self.order):
                 beside.add(again)
         curves = [v.unflatten(0, (self.draws, len(stages))) for v in (beside.alike, beside.magnitudes)]
-        spread = mean_of(curves[0][:, -1] if self.order == "cascading" else curves[0].nanmean(1))
+        values, sizes = (v[:, -1] if self.order == "cascading" else v.nanmean(1) for v in curves)
+        spread = mean_of(values)
         detail = {
             "curve": curves[0].nanmean(0).tolist(),
             "magnitudes": curves[1].nanmean(0).tolist(),
+            "of the magnitudes": sizes.nanmean(0).tolist(),
             "levels": [len(names) for names in stages],
             "layers": stages,
             **spread.detail,
