@@ -1,8 +1,9 @@
 """The numbered defects of Quantus and captum: ours has none of them, and a peer that is mended would be seen to be.
 
 A test for each number, of our own side alone: Quantus itself is met in the integration tests. Closed forms of the same
-traits stand with the metrics: 1 and 7 in ``tests/metrics/test_changes.py`` and ``test_parts.py``, 3, 4 and 9 in
-``test_parts.py`` and ``test_sensitivity.py``, 10 in ``test_flipping.py``, 14 in ``test_stability.py``.
+traits stand in ``tests/metrics``: 1, 3 and 15 in ``test_parts.py``, 2, 3, 4 and 7 in ``test_changes.py``, 9 in
+``test_sensitivity.py``, 10 in ``test_flipping.py``, 12 in ``test_randomization_alike.py``, 13 in
+``test_randomization_entropy.py``, 14 in ``test_stability.py``.
 """
 
 from functools import cache
@@ -47,6 +48,7 @@ MENDED: dict[str, dict[str, object]] = {
     "Q16": {"raised": [False] * 6},
     "M5": {"raised": False, "right": [[0.3]], "value": [[0.3]]},
     "M6": {"complete": True, "gap": 2e-16},
+    "M7": {"hit": [0.3], "ranks": [0.3, 0.3]},
 }
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from pellucid.core.errors import BadRegion
 from pellucid.metrics.randomization.efficient import sturges
 from pellucid.verify.demonstrations import Demonstration, Found, Said
-from pellucid.verify.metrics_ours import Scored, of_map, part_of, region_of, scored, views
+from pellucid.verify.metrics_ours import Scored, of_map, part_of, region_of, scored, two_valued, views
 from pellucid.verify.metrics_plan import RESIDUAL
 from pellucid.verify.plan import DENSE, DENSE_3D, LINEAR, PAIR
 from pellucid.verify.subjects import Prepared, Subject
@@ -277,6 +277,22 @@ def _gap(prepared: Prepared) -> Said:
     return value < _SAME, f"CompletenessGap {value:.0e}"
 
 
+def _any_of_the_tied(found: Found) -> Said:
+    hit, (one, mirrored) = float(found["hit"][0]), found["ranks"].tolist()
+    told = f"a map of two values: PointingGame {hit:.0f}, RelevanceRankAccuracy {one:.3f}, mirrored {mirrored:.3f}"
+    return hit == 1 and abs(one - mirrored) > _SAME, told
+
+
+def _shared(prepared: Prepared) -> Said:
+    maps, region = two_valued(prepared), region_of(prepared)
+    mirrored = part_of(prepared, prepared.x.flip(-1))
+    hit, rank = (float(of_map(name, maps, prepared, region).values[0]) for name in ("HitRate", "RelevanceRank"))
+    other = float(of_map("RelevanceRank", maps.flip(-1), mirrored, region.flip(-1)).values[0])
+    inside = float((maps[0, 0] * region).sum() / maps[0].sum())
+    right = abs(hit - inside) < _SAME and inside < 1 and abs(rank - other) < _SAME
+    return right, f"HitRate {hit:.3f}, the share inside; RelevanceRank {rank:.3f}, mirrored {other:.3f}"
+
+
 def _untupled(found: Found) -> Said:
     if bool(found["raised"]):
         return True, "sensitivity_max raises where the function gives a map instead of a tuple of maps"
@@ -312,5 +328,6 @@ METRIC_DEFECTS: tuple[Demonstration, ...] = (
     _quantus(15, "apart", PAIR, _of_others, _both(_at_zero, _by_itself("Sufficiency"))),
     _quantus(16, "volume", DENSE_3D, _flat_only, _finite(*_OURS_IN_3D), names=list(_BROKEN_IN_3D)),
     Demonstration("M6", "quantus", "complete", LINEAR, _to_the_bit, _gap),
+    Demonstration("M7", "quantus", "tied", DENSE, _any_of_the_tied, _shared),
     Demonstration("M5", "captum", "no tuple", PAIR, _untupled, _finite("MaxSensitivity")),
 )

@@ -46,6 +46,12 @@ def region_of(prepared: Prepared) -> Tensor:
     return values > torch.quantile(values.flatten(), _BRIGHT)
 
 
+def two_valued(prepared: Prepared) -> Tensor:
+    """A map of many ties: 1 where the image is brighter than its mean, else 0."""
+    image = prepared.x.mean(1, keepdim=True)
+    return (image > image.mean(tuple(range(1, image.ndim)), keepdim=True)).double()
+
+
 def of_map(metric: str, maps: Tensor, prepared: Prepared, region: Tensor | None = None) -> Score:
     """Score a given map, without a method behind it.
 

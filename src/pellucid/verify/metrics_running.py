@@ -19,7 +19,7 @@ from pellucid.verify.demonstrations import Demonstration, shown
 from pellucid.verify.evidence import Evidence
 from pellucid.verify.metrics_defects import METRIC_DEFECTS
 from pellucid.verify.metrics_formulas import METRIC_FORMULAS
-from pellucid.verify.metrics_ours import Scored, exact, region_of, scored
+from pellucid.verify.metrics_ours import Scored, exact, region_of, scored, two_valued
 from pellucid.verify.metrics_plan import METRICS, PEERS, READINGS, MetricComparison
 from pellucid.verify.subjects import Prepared, Subject
 from pellucid.verify.verdict import Row, Verdict, Verification
@@ -99,7 +99,8 @@ def verify_metrics(plan: ChosenMetrics, python: Path | None, step: Step) -> Veri
         step(f"{comparison.name} on {subject.network}", 1)
     for d in plan.demonstrations:
         prepared = made(d.subject)
-        handed = {"region": region_of(prepared), "seen": scored(_NOISE, "InputXGradient", prepared).seen}
+        seen = scored(_NOISE, "InputXGradient", prepared).seen
+        handed = {"region": region_of(prepared), "seen": seen, "two": two_valued(prepared)}
         shows.append((d, Job(len(pairings) + len(shows), d.peer, d.call, prepared, d.options, None, handed)))
     jobs = [*(p.job for p in pairings), *(job for _, job in shows)]
     with tempfile.TemporaryDirectory(prefix="pellucid-verify-") as folder:

@@ -315,6 +315,20 @@ def _complete(net: nn.Module, x: Tensor, labels: list[int], _layer: str, _given:
     }
 
 
+def _tied(net: nn.Module, x: Tensor, labels: list[int], _layer: str, given: Given) -> Found:
+    """M7: a map of two values, and the mirrored map with the mirrored region."""
+    import quantus
+
+    def scored(name: str, mirrored: bool) -> Any:
+        a, region = given["two"], given["region"]
+        a, region = (a.flip(-1), region.flip(-1)) if mirrored else (a, region)
+        more = {"a_batch": a.numpy().copy(), "s_batch": region_of(x, {"region": region}).copy()}
+        return np.asarray(ask(getattr(quantus, name)(**quiet()), net, x, labels, more), float)
+
+    ranks = [scored("RelevanceRankAccuracy", mirrored)[0] for mirrored in (False, True)]
+    return {"hit": scored("PointingGame", False), "ranks": ranks}
+
+
 CALLS: dict[str, Callable[..., Found]] = {
     "monotonic": _monotonic,
     "road in color": _road_in_color,
@@ -333,4 +347,5 @@ CALLS: dict[str, Callable[..., Found]] = {
     "apart": _apart,
     "volume": _volume,
     "complete": _complete,
+    "tied": _tied,
 }
