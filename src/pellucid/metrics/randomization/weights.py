@@ -43,7 +43,7 @@ class ModelParameterRandomization(Metric):
         BadOption: fewer than one level or draw.
 
     Source:
-        adebayo2018sanity. Fresh weights come from each layer's own initialization, seeded; running statistics start anew.
+        adebayo2018sanity. Fresh weights come from each layer's own initialization, seeded; running statistics restart.
 
     Example:
         >>> ModelParameterRandomization(levels=2).card.direction
