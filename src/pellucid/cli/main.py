@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pellucid.cli import ask, audit, cohort, compare, demo, explain, face, lists, models, study, verify
+from pellucid.cli import ask, audit, cohort, compare, demo, explain, face, gate, lists, models, study, verify
 
 app = typer.Typer(
     name="pellucid",
@@ -36,6 +36,7 @@ app.command()(explain.explain)
 app.command()(explain.evaluate)
 app.command()(compare.compare)
 app.command()(cohort.cohort)
+app.command("gate")(gate.gate_command)
 app.command()(ask.ask)
 app.command()(lists.methods)
 app.command()(lists.metrics)

@@ -190,6 +190,6 @@ def _check(protocol: Protocol) -> None:
     if twice:
         raise BadOption(f"criterion {twice[0]!r} is given twice", "give each an id of its own")
     if not 0.5 < protocol.confidence < 1:
-        raise BadOption(f"expected a confidence between 0.5 and 1, got {protocol.confidence}", "0.95 is usual")
+        raise BadOption(f"expected a level between 0.5 and 1, got {protocol.confidence}", "0.95 is usual")
     if protocol.population.min_units < 1 or protocol.version < 1:
         raise BadOption("expected min_units and version of at least 1", "correct [population] or version")

@@ -9,7 +9,6 @@ from pellucid.core.case import Case
 from pellucid.core.errors import PellucidError
 from pellucid.core.explanation import Explanation, Prediction
 from pellucid.core.metric import Score
-from pellucid.study.plan import unit_of
 from pellucid.workbench.evaluating import Scored
 from pellucid.workbench.job import Finished
 from pellucid.workbench.registry import spell
@@ -126,7 +125,7 @@ def _score(scored: Scored) -> dict[str, Any]:
         "value": None if scored.reason else _number(scored.value),
         "reason": scored.reason or ("" if math.isfinite(scored.value) else "the value is not finite"),
         "direction": scored.metric.card.direction,
-        "unit": unit_of(scored.metric),
+        "unit": scored.metric.card.unit,
         "region": scored.region,
     }
 

@@ -21,7 +21,6 @@ from pellucid.workbench.registry import make_explainer, make_metric, spell
 READS = "reads."
 _STRICT = ConfigDict(extra="forbid", strict=True)
 _TABLE = "cases.csv"
-_OWN_SCALE = ("lead", "span")  # settings by which a curve leaves the target's unit
 
 
 @dataclass(frozen=True)
@@ -162,22 +161,13 @@ def metric_of(criterion: Criterion) -> Metric | None:
         metric = make_metric(f"{criterion.metric}:{told}" if told else criterion.metric)
     except PellucidError as error:
         raise type(error)(f"criterion {criterion.id!r}: {error.problem}", error.mend) from error
-    unit = unit_of(metric)
+    unit = metric.card.unit
     if criterion.unit != unit:
         raise BadOption(
             f"criterion {criterion.id!r} has the unit {criterion.unit!r}, and {spell(metric)} is in {unit!r}",
             "write the metric's unit, and a value in that unit",
         )
     return metric
-
-
-def unit_of(metric: Metric) -> str:
-    """The unit of a metric's value; a curve on a scale of its own has none.
-
-    Args:
-        metric: with its settings.
-    """
-    return "1" if metric.settings().get("scale") in _OWN_SCALE else metric.card.unit
 
 
 def _place(folder: Path, name: str) -> str:
