@@ -52,8 +52,21 @@ def test_fixed_takes_a_share_of_the_maximum(rank, valued):
     lower = box(shape, (5, *(0,) * (rank - 1)), (9, *(4,) * (rank - 1)))  # 4 of the 5 planes that are marked
     score = valued(IoU("fixed", 0.55), 7 * ramp, lower)
     assert float(score.values) == pytest.approx(4 / 5)
-    assert score.detail == {"share marked": [0.5], "share of the region": 0.4}
-    assert float(valued(Dice("fixed", 0.55), 7 * ramp, lower).values) == pytest.approx(8 / 9)
+    assert score.detail == {"share marked": [0.5], "share of the region": 0.4, "chance": [pytest.approx(0.2 / 0.7)]}
+    dice = valued(Dice("fixed", 0.55), 7 * ramp, lower)
+    assert (float(dice.values), dice.detail["chance"]) == (pytest.approx(8 / 9), [pytest.approx(0.4 / 0.9)])
+
+
+def test_chance_is_what_a_random_map_reaches(valued):
+    region = box((16, 16), (3, 3), (9, 12))
+    found = {Dice: [], IoU: []}
+    for seed in range(200):
+        values = torch.rand(16, 16, generator=torch.Generator().manual_seed(seed))
+        for kind, values_of in found.items():
+            score = valued(kind("share", 0.3), values, region)
+            values_of.append(float(score.values) - score.detail["chance"][0])
+    assert abs(np.mean(found[Dice])) < 3 * np.std(found[Dice]) / np.sqrt(200)
+    assert abs(np.mean(found[IoU])) < 0.01
 
 
 def test_a_map_that_speaks_against_the_target_has_no_share_of_its_maximum(valued):

@@ -43,13 +43,21 @@ class _Overlap(Thresholded, ABC, abstract=""):
         masks, truth = given
         reasons = tuple(m if isinstance(m, str) else "" for m in masks)
         values = [torch.nan if isinstance(m, str) else self._of(m, truth) for m in masks]
-        marked = [torch.nan if isinstance(m, str) else float(m.mean()) for m in masks]
-        detail = {"share marked": marked, "share of the region": float(truth.double().mean())}
+        marked, share = (
+            [torch.nan if isinstance(m, str) else float(m.mean()) for m in masks],
+            float(truth.double().mean()),
+        )
+        chance = [self._by_chance(m * share, m + share) for m in marked]
+        detail = {"share marked": marked, "share of the region": share, "chance": chance}
         return Score(self.name, torch.tensor(values, dtype=torch.float64), reasons, self.settings(), detail)
 
     @abstractmethod
     def _of(self, marked: Tensor, region: Tensor) -> float:
         """The number of one map."""
+
+    @abstractmethod
+    def _by_chance(self, common: float, both: float) -> float:
+        """The number of as many voxels at random, of what they have in common on average and of both sizes."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,9 @@ class IoU(_Overlap):
     def _of(self, marked: Tensor, region: Tensor) -> float:
         return iou(marked, region)
 
+    def _by_chance(self, common: float, both: float) -> float:
+        return common / (both - common)
+
 
 @dataclass(frozen=True)
 class Dice(_Overlap):
@@ -122,6 +133,9 @@ class Dice(_Overlap):
 
     def _of(self, marked: Tensor, region: Tensor) -> float:
         return dice(marked, region)
+
+    def _by_chance(self, common: float, both: float) -> float:
+        return 2 * common / both
 
 
 @dataclass(frozen=True)
