@@ -87,5 +87,5 @@ class Beside:
         return tuple("" if ok else why for ok in torch.isfinite(values).tolist())
 
     def detail(self, seed: int) -> dict[str, Any]:
-        """The chance level, and what was refused."""
+        """The chance level of the last comparison, and what was refused."""
         return {"chance": self.measure.chance(self._here, self._last, seed), "refused": list(self._refused)}
