@@ -78,9 +78,8 @@ def asked(model, x, method, metrics):
     target = ClassScore(int(lead.amin(0).argmax()))
     probe = Probe(model, x, target, method.needs(model, {"image": x}))
     answer = method(probe)
-    before = probe.spent.own
     sweep = Sweep(probe, method, [m.asking(probe, answer, method, None) for m in metrics])
-    cost = sweep.cost * len(x)
+    cost, before = sweep.cost * len(x), probe.spent.own
     scores = sweep.run()
     made = probe.spent.own
     return scores, cost, Cost(made.forwards - before.forwards, made.backwards - before.backwards)

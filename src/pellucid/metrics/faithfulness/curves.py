@@ -1,9 +1,9 @@
 """Whether the voxels a map ranks high are those the model uses."""
 
 from abc import ABC
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from functools import cache, partial
 from typing import Annotated, ClassVar
 
 import torch
@@ -18,9 +18,10 @@ from pellucid.core.grid import Grid
 from pellucid.core.infill import Infill
 from pellucid.core.metric import Score
 from pellucid.core.probe import Probe
-from pellucid.core.sweep import Asking, Hidden, SweptMetric
+from pellucid.core.sweep import Asking, SweptMetric
 from pellucid.core.units import Units, blocks, voxels
 from pellucid.metrics.faithfulness.order import most_first
+from pellucid.metrics.faithfulness.traced import Trace, Tracing
 from pellucid.metrics.maps import NO_MAP, blank_reasons, on_grid
 
 
@@ -32,12 +33,19 @@ class _Curve(SweptMetric, ABC, abstract=""):
     block: Annotated[float | None, "edge of the units in the grid's unit (mm, or px); None: single voxels"] = None
     infill: Annotated[Infill | None, "what hidden voxels show; None: the modality's two, the first is the value"] = None
     random_orders: Annotated[int, "curves in random order, as the reference"] = 2
+    tolerance: Annotated[
+        float | None, "of the area, as a share of the curve's span: only points that can still move it; None: all"
+    ] = None
 
     def __post_init__(self) -> None:
         if self.steps < 2 or self.random_orders < 0:
             raise BadOption(
                 f"expected at least 2 steps and no negative count of orders, got {self.steps} and {self.random_orders}",
                 "20 steps and 2 orders are the defaults",
+            )
+        if self.tolerance is not None and not 0 < self.tolerance < 1:
+            raise BadOption(
+                f"expected a tolerance above 0 and below 1, got {self.tolerance}", "0.005 with 128 steps is usual"
             )
 
     def cost(self, probe: Probe, explainer: Explainer) -> Cost:
@@ -54,25 +62,21 @@ class _Curve(SweptMetric, ABC, abstract=""):
         reasons = blank_reasons(values)
         if all(reasons):
             return replace(Score.undefined(self, probe.batch, ""), reasons=reasons)
-        units, whole = self._units(probe.grid), probe.baseline_score.double().cpu()[None]
+        units, fills = self._units(probe.grid), self._fills(probe)
         orders = [most_first(units, values), *self._random(units.count, probe, deleting)]
         counts = [round(point * units.count / self.steps) for point in range(self.steps + 1)]
-        inner = counts[1:] if deleting else counts[:-1]
-
-        def keeps() -> Iterator[Tensor]:
-            return chain.from_iterable(path(units, order, inner, deleting) for order in orders)
-
-        fills = self._fills(probe)
-        found = yield tuple(Hidden(keeps, fill) for fill in fills)
-        share = torch.tensor(counts, dtype=torch.float64) / units.count
-        reports = []
-        for rows in found:
-            curves = [torch.cat([whole, part] if deleting else [part, whole]) for part in rows.split(self.steps)]
-            curves[0][:, [bool(r) for r in reasons]] = torch.nan
-            reports.append(_report(curves, share, deleting))
+        masks = [partial(_masks, cache(partial(_places, units, order)), deleting=deleting) for order in orders]
+        whole = probe.baseline_score.double().cpu()
+        found = yield from Tracing(counts, masks, fills, whole, deleting, self.tolerance).run()
+        reports = [_report(traces, reasons, deleting) for traces in found]
         area, detail = reports[0]
         by_fill = {fill.words: one.tolist() for fill, (one, _) in zip(fills, reports, strict=True)}
-        detail |= {"share": share.tolist(), "infill": fills[0].words, "unit": probe.target.unit, "by fill": by_fill}
+        shares = [found[0][0].shares(item) for item in range(probe.batch)]
+        if self.tolerance is None:
+            detail["share"] = shares[0]
+        else:
+            detail |= {"share": shares, "uncertainty": [found[0][0].doubt(i) for i in range(probe.batch)]}
+        detail |= {"infill": fills[0].words, "unit": probe.target.unit, "by fill": by_fill}
         return Score(self.name, area, reasons, self.settings(), detail)
 
     def _random(self, count: int, probe: Probe, deleting: bool) -> list[Tensor]:
@@ -90,19 +94,23 @@ class _Curve(SweptMetric, ABC, abstract=""):
         return blocks(grid.shape, [max(1, round(v)) for v in grid.voxels(self.block)])
 
 
-def _report(curves: list[Tensor], share: Tensor, deleting: bool) -> tuple[Tensor, dict[str, object]]:
+def _report(traces: list[Trace], reasons: tuple[str, ...], deleting: bool) -> tuple[Tensor, dict[str, object]]:
     """The area under the map's curve, and what stands beside it: the random orders' areas and the lead over them."""
-    areas = [torch.trapezoid(c, share, dim=0) for c in curves]
-    detail: dict[str, object] = {"curve": curves[0].T.tolist()}
-    if len(curves) > 1:
-        random = torch.stack(areas[1:]).mean(0)
-        first, last = curves[1][0], curves[1][-1]
+    area = torch.where(torch.tensor([bool(r) for r in reasons]), torch.nan, traces[0].areas)
+    curves = [traces[0].scores(item) for item in range(len(reasons))]
+    nothing = [[torch.nan] * len(curve) for curve in curves]
+    shown = [n if r else c for c, n, r in zip(curves, nothing, reasons, strict=True)]
+    detail: dict[str, object] = {"curve": shown}
+    if len(traces) > 1:
+        random = torch.stack([t.areas for t in traces[1:]]).mean(0)
+        ends = [(curve[0], curve[-1]) for curve in curves]
+        first, last = torch.tensor(ends, dtype=torch.float64).T
         span = (first - last).abs().clamp_min(1e-12)
-        lead = (random - areas[0]) if deleting else (areas[0] - random)
+        lead = (random - area) if deleting else (area - random)
         detail |= {"random": random.tolist(), "lead over random": (lead / span).tolist()}
         # random order halves a linear score on average: what it does beyond that, the holes do
         detail["departure"] = ((random - (first + last) / 2).abs() / span).tolist()
-    return areas[0], detail
+    return area, detail
 
 
 @dataclass(frozen=True)
@@ -113,6 +121,7 @@ class DeletionAUC(_Curve):
     case only; ``lead over random`` in the detail is (random - this) / |S(x) - S(fill)|, above 0 better than chance;
     ``departure`` is how far random order is from the middle of both ends, where a linear score has it: near 0.5 the
     model reacts to the holes, as to an image outside its data; larger blocks lower it.
+    With ``tolerance`` only points are asked that can still move the area; what is left open is its ``uncertainty``.
 
     Returns:
         Score in the target's unit; lower is better. Undefined for a constant map.
@@ -152,6 +161,7 @@ class InsertionAUC(_Curve):
 
     ``trapezoid of S(fill with the top t shown) over t in [0, 1]``, both endpoints, stable order. Compare maps of the
     same case only; ``lead over random`` in the detail is (this - random) / |S(x) - S(fill)|.
+    With ``tolerance`` only points are asked that can still move the area; what is left open is its ``uncertainty``.
 
     Returns:
         Score in the target's unit; higher is better. Undefined for a constant map.
@@ -194,7 +204,20 @@ def path(units: Units, order: Tensor, counts: Sequence[int], deleting: bool) -> 
         counts: how many units, for each mask.
         deleting: hide them, or hide all but them.
     """
-    ranks = torch.empty_like(order).scatter_(1, order, torch.arange(units.count).expand_as(order).contiguous())
-    place = torch.stack([r[units.labels] for r in ranks])
+    place = _places(units, order)
     for count in counts:
         yield (place >= count if deleting else place < count).float()
+
+
+def _masks(places: Callable[[], Tensor], counts: Sequence[Tensor], deleting: bool) -> Iterator[Tensor]:
+    """As ``path``, with a count for each item."""
+    place = places()
+    for count in counts:
+        each = count.view(-1, *(1,) * (place.ndim - 1))
+        yield (place >= each if deleting else place < each).float()
+
+
+def _places(units: Units, order: Tensor) -> Tensor:
+    """Of each voxel's unit in the order of each item, "batch *space"."""
+    ranks = torch.empty_like(order).scatter_(1, order, torch.arange(units.count).expand_as(order).contiguous())
+    return torch.stack([r[units.labels] for r in ranks])
