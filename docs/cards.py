@@ -12,7 +12,7 @@ from matplotlib.mathtext import math_to_image
 
 from pellucid.core.card import Card, Declared, MetricCard
 from pellucid.core.explainer import CohortExplainer, Explainer
-from pellucid.core.metric import Metric
+from pellucid.core.metric import Metric, PanelMetric
 from pellucid.workbench.registry import load_all
 
 HERE = Path(__file__).resolve().parent
@@ -50,7 +50,10 @@ def shelves() -> dict[Shelf, dict[str, type[Declared]]]:
     """Every declared class of the package itself, by kind and name."""
     load_all()
     methods = {**_own(Explainer), **_own(CohortExplainer)}
-    return {METHODS: dict(sorted(methods.items())), METRICS: _own(Metric)}
+    return {
+        METHODS: dict(sorted(methods.items())),
+        METRICS: dict(sorted({**_own(Metric), **_own(PanelMetric)}.items())),
+    }
 
 
 def page(name: str, cls: Any, notes: dict[str, str]) -> str:

@@ -9,9 +9,9 @@ import pytest
 from pellucid.audit.log import AuditLog
 from pellucid.core.case import Region
 from pellucid.core.target import ClassScore
-from pellucid.explain.cam import GradCAM
+from pellucid.explain.cam import GradCAM, HiResCAM
 from pellucid.explain.gradient import InputXGradient
-from pellucid.workbench.evaluating import score_panel, truth_region
+from pellucid.workbench.evaluating import ALL_MAPS, score_panel, truth_region
 from pellucid.workbench.explaining import explain_case
 from pellucid.workbench.opening import open_case
 from pellucid.workbench.recording import Recorder, output_hash
@@ -48,6 +48,26 @@ def test_every_metric_of_every_map(classifier, make_case) -> None:
     assert scored[0].value == 1.0  # the lesion is all there is to see
     assert scored[1].value > 0.8
     assert json.loads(json.dumps(scored[1].plain()))["value"] == pytest.approx(scored[1].value)
+
+
+def test_a_metric_of_all_maps_has_one_row_for_each_target(classifier, make_case) -> None:
+    case, said = make_case(), []
+    targets, methods = [ClassScore("bright"), ClassScore("dark")], [InputXGradient(), GradCAM(), HiResCAM()]
+    panel = explain_case(open_case(case, classifier), targets, methods)
+    metrics = [make_metric("MethodAgreement"), make_metric("Sparseness")]
+    scored = score_panel(panel, case, metrics, announce=said.append)
+    assert said == ["2 metrics of 6 maps: at most 0 forwards, 0 backwards"]
+    together = [s for s in scored if s.method == ALL_MAPS]
+    assert [(s.target, s.metric.name, s.region) for s in together] == [
+        ("bright", "MethodAgreement", None),
+        ("dark", "MethodAgreement", None),
+    ]
+    assert len(scored) == 6 + 2
+    assert together[0].score.detail["methods"] == [["InputXGradient", "GradCAM", "HiResCAM"]]
+    assert -1 <= together[0].value <= 1
+    plain = json.loads(json.dumps(together[0].plain(), allow_nan=False))
+    assert plain["settings"] == {"measure": "spearman"}
+    assert plain["method"] == ALL_MAPS
 
 
 def test_what_is_undefined_is_null_with_a_reason_and_stops_nothing(classifier, make_case) -> None:

@@ -2,7 +2,8 @@
 
 import json
 import math
-from dataclasses import asdict, replace
+import time
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -19,8 +20,10 @@ from pellucid.io.models import load_model
 from pellucid.io.reader import Cases, iter_cases, read_cases, read_only_mask
 from pellucid.show.words import CHECKS
 from pellucid.workbench.delivery import Checked, checked, deliver, overview
+from pellucid.workbench.evaluating import ALL_MAPS
 from pellucid.workbench.gathering import Wish, background_of
 from pellucid.workbench.job import Finished, Request
+from pellucid.workbench.measured import beside
 from pellucid.workbench.recording import Recorder
 from pellucid.workbench.registry import make_explainer, make_metric, metrics
 
@@ -64,6 +67,10 @@ Background = Annotated[
     Path | None,
     typer.Option("--background", help="Normal cases that ExpectedGradients compares with: a folder or CSV."),
 ]
+Retrained = Annotated[
+    list[Path] | None,
+    typer.Option("--retrained", help="Another model of the same task; repeatable. For Repeatability, Reproducibility."),
+]
 Checks = Annotated[bool, typer.Option("--checks/--no-checks", help="Run the calculation checks.")]
 
 
@@ -94,7 +101,7 @@ def explain(
         request = _request(target, method, (), fill, crop, seed, precision, override)
         request = replace(request, atlas=parse_atlas(atlas) if atlas else None, checks=checks, engine=engine)
         request = replace(request, within=within)
-        _run(case, model, out, (region, background), request, face.Session(device, trust_code, audit, as_json))
+        _run(case, model, out, _Beside(region, background), request, face.Session(device, trust_code, audit, as_json))
 
 
 def evaluate(
@@ -114,6 +121,7 @@ def evaluate(
     engine: Engine = "eager",
     background: Background = None,
     within: Within = None,
+    retrained: Retrained = None,
     device: face.Device = "cpu",
     seed: face.Seed = 0,
     trust_code: face.Trust = False,
@@ -126,7 +134,8 @@ def evaluate(
         request = _request(target, method, named, fill, crop, seed, precision, override)
         request = replace(request, atlas=parse_atlas(atlas) if atlas else None, checks=checks, engine=engine)
         request = replace(request, within=within)
-        _run(case, model, out, (region, background), request, face.Session(device, trust_code, audit, as_json))
+        other = _Beside(region, background, tuple(retrained or ()))
+        _run(case, model, out, other, request, face.Session(device, trust_code, audit, as_json))
 
 
 def _request(
@@ -152,7 +161,13 @@ def _request(
     )
 
 
-_Beside = tuple[list[str] | None, Path | None]  # experts' masks, and normal cases
+@dataclass(frozen=True)
+class _Beside:
+    """What is read beside a case: experts' masks, normal cases, other models of the task."""
+
+    regions: list[str] | None
+    background: Path | None
+    retrained: tuple[Path, ...] = ()
 
 
 def _run(path: Path, model: Path, out: Path, beside: _Beside, request: Request, session: face.Session) -> None:
@@ -160,10 +175,14 @@ def _run(path: Path, model: Path, out: Path, beside: _Beside, request: Request, 
     try:
         loaded = load_model(model, session.trust_code, face.check_device(session.device))
         ready = checked(loaded)
-        cases = _cases(path, beside[0])
-        if beside[1] is not None:
+        started = time.perf_counter()
+        cases = _cases(path, beside.regions)
+        request = replace(request, reading_s=(time.perf_counter() - started) / max(1, len(cases.cases)))
+        if beside.background is not None:
             wish = Wish(seed=request.seed, infills=request.infills, override=request.override)
-            request = replace(request, background=background_of(iter_cases(beside[1]), loaded, wish))
+            request = replace(request, background=background_of(iter_cases(beside.background), loaded, wish))
+        others = [checked(load_model(m, session.trust_code, session.device)) for m in beside.retrained]
+        request = replace(request, retrained=tuple(one.loaded.model for one in others))
         folder = face.out_folder(out)
     except PellucidError as error:
         recorder.failed("explain", type(error).__name__)
@@ -269,7 +288,7 @@ def summary(done: Finished) -> dict[str, object]:
 def show(done: Finished) -> None:
     """A case's results for a person."""
     table = Table(title=f"{done.opened.case.name}: {done.applicability.words}")
-    names = list(dict.fromkeys(s.metric.name for s in done.scores))
+    names = list(dict.fromkeys(s.metric.name for s in done.scores if s.method != ALL_MAPS))
     for column in ("method", "target", "ms", "passes", *names, "doubts"):
         table.add_column(column, overflow="fold")
     values = {(s.method, s.target, s.metric.name): s.value for s in done.scores}
@@ -285,6 +304,9 @@ def show(done: Finished) -> None:
             str(len(made.warnings)) if made.warnings else "",
         )
     face.out.print(table)
+    for scored in (s for s in done.scores if s.method == ALL_MAPS):
+        said = scored.reason or " ".join((f"{scored.value:.3g}", *(f"({words})" for words in beside(scored.score))))
+        face.out.print(f"{scored.metric.name} of {scored.target}: {said}", highlight=False)
     for method, reason in done.panel.skipped:
         face.out.print(f"{method} skipped: {reason}", highlight=False)
 

@@ -1,7 +1,7 @@
 """The interface of every metric, and its result."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -38,7 +38,7 @@ class Score:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def undefined(cls, metric: "Metric", items: int, reason: str) -> "Score":
+    def undefined(cls, metric: "Metric | PanelMetric", items: int, reason: str) -> "Score":
         """All items undefined for one reason."""
         return cls(
             metric.name, torch.full((items,), torch.nan, dtype=torch.float64), (reason,) * items, metric.settings()
@@ -70,4 +70,24 @@ class Metric(Declared, ABC, abstract="metric"):
             answer: on the network's grid.
             explainer: what made it.
             region: expert or planted mask on the network's grid; None where there is none.
+        """
+
+
+class PanelMetric(Declared, ABC, abstract="metric of a panel"):
+    """A number about several explanations of one target together; it asks nothing of the model."""
+
+    card: ClassVar[MetricCard]
+
+    @property
+    def name(self) -> str:
+        """The class name."""
+        return type(self).__name__
+
+    @abstractmethod
+    def __call__(self, probe: Probe, panel: Sequence[tuple[Explainer, Answer]]) -> Score:
+        """Score the explanations of a panel.
+
+        Args:
+            probe: of the case, aimed at the explained target.
+            panel: each answer on the network's grid, with what made it.
         """

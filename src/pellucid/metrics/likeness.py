@@ -1,6 +1,8 @@
 """How alike two maps of one image are: ranks, strongest parts, structure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from itertools import combinations
 from math import prod
 
 import numpy as np
@@ -13,6 +15,8 @@ _MOST_BLOCKS = 65_536  # ranks of more values than this take seconds, and say no
 _FEWEST_RANKS, _FEWEST_TOP = 20, 5  # blocks below which one block more or less changes the picture
 _WINDOW, _LEAST_WINDOW = 7, 3  # voxels along each axis over which structure is compared: the library's usual, and least
 Values = NDArray[np.float64]
+Likeness = Callable[[Values, Values], float | None]
+Square = list[list[float | None]]  # of every pair, the same both ways; None: undefined
 
 
 def common_blocks(shape: Sequence[int], cells: Sequence[Sequence[float]]) -> tuple[int, ...]:
@@ -34,6 +38,32 @@ def block_means(values: Values, counts: Sequence[int]) -> Values:
     return values
 
 
+def pairwise(
+    positive: Sequence[Values], cells: Sequence[Sequence[float]], measures: Mapping[str, Likeness]
+) -> dict[str, Square]:
+    """Compare every pair of maps, averaged over blocks of the coarser native cell of the two.
+
+    Args:
+        positive: parts of maps of one grid that are not negative, so that signed and unsigned ones can be compared.
+        cells: edge of the smallest region each map can speak of, in voxels.
+        measures: of two maps of blocks, by name; 1 for a map and itself.
+    """
+    count = len(positive)
+    found: dict[str, Square] = {
+        name: [[1.0 if a == b else None for b in range(count)] for a in range(count)] for name in measures
+    }
+
+    @cache
+    def blocks(index: int, shape: tuple[int, ...]) -> Values:
+        return block_means(positive[index], shape)
+
+    for a, b in combinations(range(count), 2):
+        shape = common_blocks(positive[a].shape, (cells[a], cells[b]))
+        for name, measure in measures.items():
+            found[name][a][b] = found[name][b][a] = measure(blocks(a, shape), blocks(b, shape))
+    return found
+
+
 def spearman(one: Values, other: Values) -> float:
     """Spearman correlation, 1 exactly where the ranks are the same; NaN where a list is constant."""
     ranks = [rankdata(v) for v in (one, other)]
@@ -46,9 +76,9 @@ def spearman(one: Values, other: Values) -> float:
 
 def rank_correlation(one: Values, other: Values) -> float | None:
     """Spearman correlation of two lists of values; None where one is constant or there are too few."""
-    if len(one) < _FEWEST_RANKS or np.ptp(one) == 0 or np.ptp(other) == 0:
+    if one.size < _FEWEST_RANKS or np.ptp(one) == 0 or np.ptp(other) == 0:
         return None
-    return spearman(one, other)
+    return spearman(one.ravel(), other.ravel())
 
 
 def top_overlap(one: Values, other: Values) -> float | None:
@@ -56,10 +86,10 @@ def top_overlap(one: Values, other: Values) -> float | None:
 
     Values tied with the weakest of the tenth belong to it, zeros never do, and the larger of the two sets is the whole.
     """
-    most = round(TOP * len(one))
+    most = round(TOP * one.size)
     if most < _FEWEST_TOP:
         return None
-    top = [v >= max(np.partition(v, -most)[-most], np.nextafter(0, 1)) for v in (one, other)]
+    top = [v >= max(np.partition(v.ravel(), -most)[-most], np.nextafter(0, 1)) for v in (one, other)]
     whole = max(int(t.sum()) for t in top)
     return float((top[0] & top[1]).sum() / whole) if whole else None
 

@@ -1,13 +1,11 @@
 """How alike the maps of several methods are on one case."""
 
 from collections.abc import Sequence
-from functools import cache
-from itertools import combinations
 
 import numpy as np
 
 from pellucid.core.explanation import Explanation
-from pellucid.metrics.likeness import TOP, Values, block_means, common_blocks, rank_correlation, top_overlap
+from pellucid.metrics.likeness import TOP, pairwise, rank_correlation, top_overlap
 from pellucid.show.answers import Agreement, Answers
 from pellucid.show.rules import withheld_words
 from pellucid.show.words import number
@@ -26,20 +24,9 @@ def agreement(explanations: Sequence[Explanation], names: Sequence[str], silence
     """
     kept = [(e, n) for e, n, why in zip(explanations, names, silences, strict=True) if not why]
     left_out = [(n, why) for n, why in zip(names, silences, strict=True) if why]
-    count = len(kept)
-    rank: list[list[float | None]] = [[1.0 if a == b else None for b in range(count)] for a in range(count)]
-    overlap = [list(row) for row in rank]
     positive = [np.maximum(e.attribution.collapsed()[0].cpu().double().numpy(), 0) for e, _ in kept]
-
-    @cache
-    def blocks(index: int, shape: tuple[int, ...]) -> Values:
-        return block_means(positive[index], shape).ravel()
-
-    for a, b in combinations(range(count), 2):
-        shape = common_blocks(positive[a].shape, (kept[a][0].attribution.cell, kept[b][0].attribution.cell))
-        one, other = blocks(a, shape), blocks(b, shape)
-        rank[a][b] = rank[b][a] = rank_correlation(one, other)
-        overlap[a][b] = overlap[b][a] = top_overlap(one, other)
+    cells = [e.attribution.cell for e, _ in kept]
+    alike = pairwise(positive, cells, {"rank": rank_correlation, "overlap": top_overlap})
     said = explanations[0].prediction
     notes = (
         "positive parts of the maps, averaged over the coarser native cell of each pair",
@@ -49,8 +36,8 @@ def agreement(explanations: Sequence[Explanation], names: Sequence[str], silence
     return Agreement(
         explanations[0].provenance.target,
         tuple(name for _, name in kept),
-        tuple(tuple(r) for r in rank),
-        tuple(tuple(r) for r in overlap),
+        tuple(tuple(r) for r in alike["rank"]),
+        tuple(tuple(r) for r in alike["overlap"]),
         tuple(left_out),
         notes,
         withheld_words(explanations[0]) if said is not None and said.below_threshold else "",

@@ -9,21 +9,22 @@ from pellucid.core.case import Case
 from pellucid.core.errors import PellucidError
 from pellucid.core.explainer import Explainer
 from pellucid.core.explanation import Explanation
-from pellucid.core.metric import Metric, Score
+from pellucid.core.metric import Metric, PanelMetric, Score
 from pellucid.core.probe import Probe
 from pellucid.core.sweep import Sweep, SweptMetric
 from pellucid.workbench.explaining import Panel, Progress
 from pellucid.workbench.readers import CONSENSUS, consensus_words, with_consensus
 
+ALL_MAPS = "all maps"
 _TRUTH = ("planted", "expert", "atlas", "drawn")
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """One metric of one explanation.
+    """One metric of one explanation, or of all of one target.
 
     Args:
-        method: that made the map.
+        method: that made the map; ``ALL_MAPS`` for a metric of the panel.
         target: that was explained.
         metric: with its card.
         score: for the case (a batch of one).
@@ -32,7 +33,7 @@ class Scored:
 
     method: str
     target: str
-    metric: Metric
+    metric: Metric | PanelMetric
     score: Score
     region: str | None
 
@@ -86,7 +87,11 @@ def truth_region(case: Case) -> str | None:
 
 
 def score_panel(
-    panel: Panel, case: Case, metrics: Sequence[Metric], progress: Progress | None = None
+    panel: Panel,
+    case: Case,
+    metrics: Sequence[Metric | PanelMetric],
+    progress: Progress | None = None,
+    announce: Progress | None = None,
 ) -> tuple[Scored, ...]:
     """Every metric of every explanation; what several metrics ask of the model is asked once.
 
@@ -95,19 +100,35 @@ def score_panel(
         case: with its regions.
         metrics: at least one.
         progress: called with how many forwards there will be, then with each method before it is scored.
+        announce: called with how many forwards there will be; None: nobody is told apart from ``progress``.
     """
-    region, told = truth_region(case), progress or _silent
+    region, told, each = truth_region(case), progress or _silent, [m for m in metrics if isinstance(m, Metric)]
     benches = [
-        _Bench(explanation, explainer, probe, region, metrics)
+        _Bench(explanation, explainer, probe, region, each)
         for explanation, explainer, probe in zip(panel.explanations, panel.made_by, panel.probes, strict=True)
     ]
     cost = sum((bench.cost for bench in benches), Cost())
-    told(f"{len(metrics)} metrics of {len(benches)} maps: at most {cost.forwards} forwards, {cost.backwards} backwards")
+    words = (
+        f"{len(metrics)} metrics of {len(benches)} maps: at most {cost.forwards} forwards, {cost.backwards} backwards"
+    )
+    for tell in (told, announce or _silent):
+        tell(words)
     out: list[Scored] = []
     for bench in benches:
         told(f"metrics of {bench.explainer.name}")
         out += bench.scored(told)
-    return tuple(out)
+    return (*out, *_of_all(panel, [m for m in metrics if isinstance(m, PanelMetric)]))
+
+
+def _of_all(panel: Panel, metrics: Sequence[PanelMetric]) -> list[Scored]:
+    """Every metric of a panel, of all explanations of each target."""
+    made = list(zip(panel.made_by, panel.explanations, panel.probes, strict=True))
+    out: list[Scored] = []
+    for aim in dict.fromkeys(probe.aim for _, _, probe in made):
+        probe = next(p for _, _, p in made if p.aim == aim)
+        answers = [(explainer, e.answer) for explainer, e, p in made if p.aim == aim]
+        out += [Scored(ALL_MAPS, probe.target.name, metric, metric(probe, answers), None) for metric in metrics]
+    return out
 
 
 class _Bench:

@@ -1,5 +1,6 @@
 """One case from file to results: applicability, explanations, scores, maps on disk, audit record."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,8 @@ from pellucid.core.explainer import Explainer
 from pellucid.core.grid import Calibration
 from pellucid.core.image import Modality
 from pellucid.core.infill import Infill
-from pellucid.core.metric import Metric
+from pellucid.core.metric import Metric, PanelMetric
+from pellucid.core.model import Model
 from pellucid.core.probe import Probe
 from pellucid.core.target import Target
 from pellucid.engines.choosing import measure_engines
@@ -48,7 +50,7 @@ class Request:
         targets: as ``parse_target`` reads them; empty: the default target.
         methods: explainers; empty: the usual panel, and those that cannot are listed.
         every: all registered methods, those not in ``methods`` with their defaults; those that cannot are listed.
-        metrics: scored for each map; may be empty.
+        metrics: scored for each map, or for all of a target; may be empty.
         infills: what hidden voxels show; None: the modality's.
         crop: center of a box in LPS millimeters, for models that expect a crop.
         seed: of everything random.
@@ -60,12 +62,14 @@ class Request:
         lenient: list a named method that cannot explain this model, instead of refusing the case.
         background: cases to compare with, as ``gathering.background_of`` gives them; None: there are none.
         atlas: the reader's own regions, by which maps are read; None: thirds of the image.
+        retrained: other models of the same task, whose maps are compared with this one's.
+        reading_s: seconds that reading the case took; None: not known.
     """
 
     targets: tuple[str, ...] = ()
     methods: tuple[Explainer, ...] = ()
     every: bool = False
-    metrics: tuple[Metric, ...] = ()
+    metrics: tuple[Metric | PanelMetric, ...] = ()
     infills: tuple[Infill, ...] | None = None
     crop: tuple[float, float, float] | None = None
     seed: int = 0
@@ -77,6 +81,8 @@ class Request:
     background: Mapping[str, Tensor] | None = None
     within: float | None = None
     lenient: bool = False
+    retrained: tuple[Model, ...] = ()
+    reading_s: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +153,7 @@ def run_case(
         warnings=(*loaded.notes, *warnings),
         strict=bool(request.methods) and not (request.every or request.lenient),
         engine=request.engine,
-        metrics=request.metrics,
+        metrics=tuple(m for m in request.metrics if isinstance(m, Metric)),
         said=budget.said if budget is not None else {},
     )
     methods = budget.methods if budget is not None else _methods(request)
@@ -157,7 +163,7 @@ def run_case(
     if recorder is not None:
         for explanation in panel.explanations:
             recorder.created(explanation)
-    scores = score_panel(panel, opened.case, request.metrics, progress) if request.metrics else ()
+    scores = score_panel(panel, opened.case, request.metrics, progress, announce) if request.metrics else ()
     answers = tuple(answer(e, on) for e in panel.explanations)
     alike = agreements(panel.explanations, answers)
     apart = differences(panel.explanations, request.atlas)
@@ -180,10 +186,13 @@ def measure_case(
 
 def _opened(case: Case, loaded: LoadedModel, request: Request) -> Opened:
     """The case on the model's grid, with the cases it is compared with."""
+    started = time.perf_counter()
     opened = open_case(case, loaded.model, request.seed, request.infills)
-    if request.background is None:
-        return opened
-    return replace(opened, scene=replace(opened.scene, background=request.background))
+    spent = {"preparing": time.perf_counter() - started}
+    if request.reading_s is not None:
+        spent["reading"] = request.reading_s
+    scene = replace(opened.scene, background=request.background, retrained=request.retrained, before_s=spent)
+    return replace(opened, scene=scene)
 
 
 def _methods(request: Request) -> Sequence[Explainer]:

@@ -34,7 +34,11 @@ def beside(score: Score) -> tuple[str, ...]:
     first = score.detail.get("infill")
     if isinstance(fills, Mapping):
         found += [(f"fill {fill}:", _single(value)) for fill, value in fills.items() if fill != first]
-    return tuple(f"{words} {number(value)}" for words, value in found if value is not None and words)
+    said = tuple(f"{words} {number(value)}" for words, value in found if value is not None and words)
+    ends = score.detail.get("interval")
+    if isinstance(ends, list | tuple) and len(ends) == 1 and None not in ends[0]:
+        said += (f"95% interval {number(ends[0][0])} to {number(ends[0][1])}",)
+    return said
 
 
 def given(score: Score) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from pellucid.core.card import find_declared as _find
 from pellucid.core.errors import BadOption, UnknownName
 from pellucid.core.explainer import CohortExplainer, Explainer
 from pellucid.core.infill import Infill, parse_infill
-from pellucid.core.metric import Metric
+from pellucid.core.metric import Metric, PanelMetric
 
 DISABLE = "PELLUCID_DISABLE"  # families or methods that are left out, separated by commas
 
@@ -46,10 +46,10 @@ def cohort_methods() -> dict[str, type[CohortExplainer]]:
     return {name: cls for name, cls in sorted(CohortExplainer.registry.items()) if not _left_out(cls)}
 
 
-def metrics() -> dict[str, type[Metric]]:
-    """Every metric by name, sorted."""
+def metrics() -> dict[str, type[Metric] | type[PanelMetric]]:
+    """Every metric by name, sorted: of one map, and of all maps of a case together."""
     load_all()
-    return dict(sorted(Metric.registry.items()))
+    return dict(sorted({**Metric.registry, **PanelMetric.registry}.items()))
 
 
 def make_explainer(text: str) -> Explainer:
@@ -73,13 +73,14 @@ def make_cohort_method(text: str) -> CohortExplainer:
     return _make(CohortExplainer, text)
 
 
-def make_metric(text: str) -> Metric:
+def make_metric(text: str) -> Metric | PanelMetric:
     """A metric from ``Dice`` or ``Dice:threshold=otsu``; errors as ``make_explainer``."""
-    load_all()
-    return _make(Metric, text)
+    name = text.partition(":")[0].strip().lower()
+    panel = name in {known.lower() for known in metrics() if known in PanelMetric.registry}
+    return _make(PanelMetric if panel else Metric, text)
 
 
-def spell(declared: Explainer | CohortExplainer | Metric) -> str:
+def spell(declared: Explainer | CohortExplainer | Metric | PanelMetric) -> str:
     """A method or metric as text: its name, and the parameters that differ from their defaults.
 
     Example:

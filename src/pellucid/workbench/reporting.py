@@ -15,7 +15,7 @@ from pellucid.show.figure import draw_panel
 from pellucid.show.gallery import framing_of
 from pellucid.show.sections import CaseReport, Check, MapPanel, MetricNote, PerformanceRow, ScoreRow, State
 from pellucid.show.sheet import png
-from pellucid.workbench.evaluating import Scored, truth_region
+from pellucid.workbench.evaluating import ALL_MAPS, Scored, truth_region
 from pellucid.workbench.job import Finished
 from pellucid.workbench.measured import beside, given
 from pellucid.workbench.recording import Recorder
@@ -162,13 +162,18 @@ def _row(scored: Scored, titles: Sequence[str], finished: Finished) -> ScoreRow:
     )
     return ScoreRow(
         about=note,
-        of=titles[made.index((scored.method, scored.target))],
+        of=titles[made.index((scored.method, scored.target))] if scored.method != ALL_MAPS else _together(scored, made),
         value=None if math.isnan(scored.value) else scored.value,
         reason=scored.reason,
         region=scored.region or "",
         beside=beside(scored.score),
         given=given(scored.score),
     )
+
+
+def _together(scored: Scored, made: Sequence[tuple[str, str]]) -> str:
+    """The column of a metric of all maps of a target."""
+    return ALL_MAPS if len({target for _, target in made}) == 1 else f"{ALL_MAPS}: {scored.target}"
 
 
 def _performance(loaded: LoadedModel) -> tuple[PerformanceRow, ...]:
