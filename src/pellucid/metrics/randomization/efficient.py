@@ -51,7 +51,7 @@ class EfficientMPRT(Metric):
     card: ClassVar[MetricCard] = MetricCard(
         measures=Property.RANDOMIZATION,
         shows="how much more disorderly the map becomes when the model's weights are replaced by fresh ones",
-        caution="compares histograms, not places; without bound for a map of few strong voxels, whose entropy is near 0",
+        caution="compares histograms, not places; without bound for a map of few strong voxels (entropy near 0)",
         equation=r"(H(A(\theta_{\mathrm{fresh}})) - H(A(\theta))) \,/\, H(A(\theta))",
         source="hedstrom2023sanity",
         cost_note="one more explanation per draw",
