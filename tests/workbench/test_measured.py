@@ -12,6 +12,7 @@ from pellucid.explain.gradient import InputXGradient
 from pellucid.metrics.faithfulness.curves import DeletionAUC
 from pellucid.metrics.localization.overlap import IoU
 from pellucid.metrics.localization.pointing import HitRate
+from pellucid.metrics.randomization.weights import ModelParameterRandomization
 from pellucid.metrics.robustness.sensitivity import AverageSensitivity
 from pellucid.workbench.measured import beside, given
 
@@ -53,6 +54,20 @@ def test_a_curve_stands_beside_random_order_and_the_other_fill(scored):
 
 def test_a_hit_stands_beside_chance(scored):
     assert beside(scored(HitRate())) == ("chance 0.125",)
+
+
+def test_a_similarity_of_maps_stands_beside_what_unrelated_maps_would_give(scored):
+    score = scored(ModelParameterRandomization(1))
+    low, high = (score.detail["chance"][end][0] for end in ("low", "high"))
+    minus = {"-": "\u2212"}
+    assert beside(score) == tuple(
+        words.translate(str.maketrans(minus))
+        for words in (
+            f"of the magnitudes {score.detail['of the magnitudes'][0]:.3g}",
+            f"similarity to the image's edges {score.detail['similar to edges'][0]:.3g}",
+            f"chance {low:.3g} to {high:.3g}",
+        )
+    )
 
 
 def test_a_threshold_and_noise_are_named(scored):

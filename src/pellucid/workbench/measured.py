@@ -1,5 +1,6 @@
 """What stands beside a score, in a few words: what it is read against, and what was chosen to measure it."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ _AGAINST = {  # entries of a score's detail that are one number for the case, an
     "departure": "departure (0: a linear score)",
     "standard error": "standard error",
     "without a map": "a map of zeros",
+    "of the magnitudes": "of the magnitudes",
+    "similar to edges": "similarity to the image's edges",
     "copies that change the decision": "copies that change the decision",
 }
 _CHOSEN = {"infill": "fill", "noise": "noise", "layer": "layer"}
@@ -35,6 +38,10 @@ def beside(score: Score) -> tuple[str, ...]:
     if isinstance(fills, Mapping):
         found += [(f"fill {fill}:", _single(value)) for fill, value in fills.items() if fill != first]
     said = tuple(f"{words} {number(value)}" for words, value in found if value is not None and words)
+    band = score.detail.get("chance")
+    if isinstance(band, Mapping):
+        low, high = (_single(band[end]) for end in ("low", "high"))
+        said += (f"chance {number(low)} to {number(high)}",) if low is not None and high is not None else ()
     ends = score.detail.get("interval")
     if isinstance(ends, list | tuple) and len(ends) == 1 and None not in ends[0]:
         said += (f"95% interval {number(ends[0][0])} to {number(ends[0][1])}",)
@@ -50,7 +57,8 @@ def given(score: Score) -> tuple[str, ...]:
 
 
 def _single(value: Any) -> float | None:
-    """The number of a batch of one."""
+    """The number of a batch of one, where there is one."""
     while isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if plain and math.isfinite(value) else None

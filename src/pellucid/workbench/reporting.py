@@ -198,4 +198,6 @@ def _dependence(scored: Scored) -> Check:
     same = scored.value > _SAME_MAP
     kind = {"ssim": "structural similarity"}.get(str(scored.score.settings.get("similarity")), "rank correlation")
     words = f"{kind} with the map of the randomized model {scored.value:.2f} (limit {_SAME_MAP}, ours)"
+    sizes = scored.score.detail.get("of the magnitudes")
+    words += f", of the magnitudes {sizes[0]:.2f}" if sizes else ""
     return Check(name, "fail" if same else "pass", words)
