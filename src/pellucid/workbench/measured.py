@@ -60,5 +60,6 @@ def _single(value: Any) -> float | None:
     """The number of a batch of one, where there is one."""
     while isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
-    plain = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if plain and math.isfinite(value) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if math.isfinite(value) else None
