@@ -15,7 +15,7 @@ from pellucid.core.grid import Calibration, Grid
 from pellucid.core.probe import Scene
 from pellucid.metrics.localization.human import HumanBenchmark
 from pellucid.metrics.localization.overlap import Dice
-from pellucid.metrics.localization.readers import CohenKappa, FleissKappa, KrippendorffAlpha, patterns
+from pellucid.metrics.localization.readers import CohenKappa, FleissKappa, KrippendorffAlpha, coded, patterns
 
 FEW = settings(max_examples=25, deadline=None)
 HALF = {"threshold": "fixed", "level": 0.5}
@@ -166,7 +166,7 @@ def test_patterns_count_every_voxel_once(readers):
     draw = np.random.default_rng(readers)
     marks = torch.from_numpy((draw.random((readers + 1, 60)) < 0.5).astype(float))
     marks[0, :10] = 0.25
-    table, often = patterns(marks)
+    table, often = patterns(marks[0], *coded(list(marks[1:].bool())))
     assert often.sum() == pytest.approx(60)
     assert often @ table == pytest.approx(marks.sum(1).numpy())
     assert len(np.unique(table, axis=0)) == len(table) <= min(2 ** (readers + 1), 70)

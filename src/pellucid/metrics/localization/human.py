@@ -106,9 +106,9 @@ class HumanBenchmark(Thresholded):
     def _reader(self, mask: Tensor, truth: Tensor, spacing: tuple[float, ...]) -> float:
         """A reader against the others."""
         if self.measure == "hit":
-            inside = np.pad(mask.numpy(), 1)
-            depth = np.asarray(ndimage.distance_transform_edt(inside, sampling=spacing))
-            return _hit(torch.from_numpy(depth[(slice(1, -1),) * mask.ndim].copy()), truth)
+            box = ndimage.find_objects(mask.numpy().astype(np.uint8))[0]
+            depth = np.asarray(ndimage.distance_transform_edt(np.pad(mask.numpy()[box], 1), sampling=spacing))
+            return _hit(torch.from_numpy(depth[(slice(1, -1),) * mask.ndim].copy()), truth[box])
         return (iou if self.measure == "iou" else dice)(mask.double(), truth)
 
     def _map(self, values: Tensor, truths: Sequence[Tensor]) -> list[float] | str:

@@ -1,7 +1,7 @@
 """Agreement of a map with several readers, beyond what chance would give."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -17,7 +17,6 @@ from pellucid.core.explainer import Explainer
 from pellucid.core.explanation import Answer
 from pellucid.core.metric import Score
 from pellucid.core.probe import Probe
-from pellucid.metrics.localization.overlap import dice
 from pellucid.metrics.localization.threshold import Threshold, Thresholded
 from pellucid.statistics.agreement import cohen, fleiss, krippendorff
 from pellucid.statistics.interval import Interval
@@ -27,7 +26,7 @@ NO_INTERVAL = "voxels of one image are not independent: an interval needs cases"
 _GROWN = 0.5  # of the readers' extent, by which the box around them grows to either side
 _MANY_READERS = 16  # above which patterns are looked up and not counted out
 _APART = ("value", "undefined")
-Patterns = NDArray[np.float64]
+Table = NDArray[np.float64]
 
 
 def readers_or_expert(probe: Probe, region: Tensor | None) -> dict[str, Tensor]:
@@ -72,19 +71,26 @@ class _OfReaders(Thresholded, ABC, abstract=""):
             if int(mask[place].sum()) in (0, int(place.sum())):
                 reason = f"{name} marked nothing of the region of interest, or all of it"
                 return Score.undefined(self, probe.batch, reason)
+        codes, known = coded([r[place] for r in readers.values()])
         rows = [
-            m if isinstance(m, str) else self._one(m[place], {n: r[place] for n, r in readers.items()}) for m in masks
+            m if isinstance(m, str) else self._one(tuple(readers), *patterns(m[place], codes, known)) for m in masks
         ]
         found = [row if isinstance(row, str) else row.get("undefined", "") for row in rows]
         values = [torch.nan if isinstance(row, str) else row["value"] for row in rows]
-        known = next((row for row in rows if not isinstance(row, str)), {})
-        detail = {k: [None if isinstance(row, str) else row[k] for row in rows] for k in known if k not in _APART}
+        beside = [k for k in next((row for row in rows if not isinstance(row, str)), {}) if k not in _APART]
+        detail = {k: [None if isinstance(row, str) else row[k] for row in rows] for k in beside}
         detail |= {"roi": words, "roi voxels": int(place.sum()), "readers": list(readers), "interval": NO_INTERVAL}
         return Score(self.name, torch.tensor(values, dtype=torch.float64), tuple(found), self.settings(), detail)
 
     @abstractmethod
-    def _one(self, marked: Tensor, readers: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Value, why it is undefined if so, and what stands beside it, of voxels of the region of interest."""
+    def _one(self, readers: Sequence[str], table: Table, often: Table) -> dict[str, Any]:
+        """Value, why it is undefined if so, and what stands beside it.
+
+        Args:
+            readers: names.
+            table: "pattern rater" of marks in the region of interest, the map first.
+            often: voxels of each pattern.
+        """
 
     def _place(self, probe: Probe, readers: Mapping[str, Tensor]) -> tuple[Tensor, str]:
         shape = probe.grid.shape
@@ -134,15 +140,15 @@ class CohenKappa(_OfReaders):
     )
     _fewest: ClassVar[int] = 1
 
-    def _one(self, marked: Tensor, readers: Mapping[str, Tensor]) -> dict[str, Any]:
-        found = {name: _kappa(marked, mask.double()) for name, mask in readers.items()}
-        masks = list(readers.values())
-        pairs = [_kappa(a.double(), b.double()) for i, a in enumerate(masks) for b in masks[:i]]
+    def _one(self, readers: Sequence[str], table: Table, often: Table) -> dict[str, Any]:
+        kappas = {n: _kappa(table[:, 0], table[:, i], often) for i, n in enumerate(readers, 1)}
+        pairs = [(i, j) for i in range(1, table.shape[1]) for j in range(1, i)]
+        apart = [_kappa(table[:, i], table[:, j], often) for i, j in pairs]
         return {
-            "value": float(np.mean(list(found.values()))),
-            "by reader": found,
-            "readers with each other": float(np.mean(pairs)) if pairs else None,
-            "dice": {name: dice(marked, mask) for name, mask in readers.items()},
+            "value": float(np.mean(list(kappas.values()))),
+            "by reader": kappas,
+            "readers with each other": float(np.mean(apart)) if apart else None,
+            "dice": _dices(readers, table, often),
         }
 
 
@@ -150,19 +156,18 @@ class CohenKappa(_OfReaders):
 class _OfMany(_OfReaders, ABC, abstract=""):
     """The thresholded map as one more rater beside the readers; the readers alone stand beside it."""
 
-    def _one(self, marked: Tensor, readers: Mapping[str, Tensor]) -> dict[str, Any]:
-        masks = torch.stack([m.double() for m in readers.values()])
-        alone, joined = self._of(patterns(masks)), self._of(patterns(torch.cat([marked[None], masks])))
+    def _one(self, readers: Sequence[str], table: Table, often: Table) -> dict[str, Any]:
+        alone, joined = self._of(table[:, 1:], often), self._of(table, often)
         return {
             "value": joined.value,
             "undefined": joined.note if np.isnan(joined.value) else "",
             "readers alone": alone.value,
             "difference": joined.value - alone.value,
-            "dice": {name: dice(marked, mask) for name, mask in readers.items()},
+            "dice": _dices(readers, table, often),
         }
 
     @abstractmethod
-    def _of(self, table: tuple[Patterns, Patterns]) -> Interval:
+    def _of(self, table: Table, often: Table) -> Interval:
         """Agreement of raters, from every pattern of marks and how often it occurs."""
 
 
@@ -201,10 +206,9 @@ class FleissKappa(_OfMany):
         needs_region=True,
     )
 
-    def _of(self, table: tuple[Patterns, Patterns]) -> Interval:
-        marks, often = table
-        ones = marks.sum(1)
-        return fleiss(np.stack([ones, marks.shape[1] - ones], 1), often)
+    def _of(self, table: Table, often: Table) -> Interval:
+        ones = table.sum(1)
+        return fleiss(np.stack([ones, table.shape[1] - ones], 1), often)
 
 
 @dataclass(frozen=True)
@@ -241,33 +245,50 @@ class KrippendorffAlpha(_OfMany):
         needs_region=True,
     )
 
-    def _of(self, table: tuple[Patterns, Patterns]) -> Interval:
-        marks, often = table
-        return krippendorff(marks, weights=often)
+    def _of(self, table: Table, often: Table) -> Interval:
+        return krippendorff(table, weights=often)
 
 
-def patterns(marks: Tensor) -> tuple[Patterns, Patterns]:
-    """Every pattern of marks "pattern rater" and how many voxels have it; only the first rater may mark in part.
+def coded(readers: Sequence[Tensor]) -> tuple[NDArray[np.int64], Table]:
+    """For each voxel which pattern of readers marked it, and the patterns "pattern reader".
 
     Args:
-        marks: "rater voxel", from 0 to 1.
+        readers: masks of the same voxels.
     """
-    others = marks[1:].bool().numpy()
-    codes, first = np.zeros(marks.shape[1], dtype=np.int64), marks[0].double().numpy()
-    for place, one in enumerate(others):
-        codes |= one.astype(np.int64) << place
-    seen = np.arange(2 ** len(others))
-    if len(others) > _MANY_READERS:
+    codes = np.zeros(readers[0].numel(), dtype=np.int64)
+    for place, mask in enumerate(readers):
+        codes |= mask.flatten().numpy().astype(np.int64) << place
+    seen = np.arange(2 ** len(readers))
+    if len(readers) > _MANY_READERS:
         seen, codes = np.unique(codes, return_inverse=True)
-    rows = (seen[:, None] >> np.arange(len(others))) & 1
-    table = np.concatenate([np.column_stack([np.full(len(seen), mark), rows]) for mark in (0, 1)]).astype(float)
-    often = np.concatenate([np.bincount(codes, share, len(seen)) for share in (1 - first, first)]).astype(float)
+    return codes, ((seen[:, None] >> np.arange(len(readers))) & 1).astype(float)
+
+
+def patterns(marked: Tensor, codes: NDArray[np.int64], known: Table) -> tuple[Table, Table]:
+    """Every pattern of marks "pattern rater", the map first, and how many voxels have it; ties count in part.
+
+    Args:
+        marked: by the map, from 0 to 1, of each voxel.
+        codes: as ``coded`` gives them.
+        known: likewise.
+    """
+    share, count = marked.flatten().double().numpy(), len(known)
+    often = np.concatenate([np.bincount(codes, part, count) for part in (1 - share, share)]).astype(float)
+    table = np.concatenate([np.column_stack([np.full(count, float(mark)), known]) for mark in (0, 1)])
     return table[often > 0], often[often > 0]
 
 
-def _kappa(one: Tensor, other: Tensor) -> float:
-    """Of two masks, the first of which may mark in part."""
-    return cohen([[float((a * b).sum()) for b in (other, 1 - other)] for a in (one, 1 - one)]).value
+def _kappa(one: Table, other: Table, often: Table) -> float:
+    """Of two columns of a table of patterns."""
+    return cohen([[float((a * b) @ often) for b in (other, 1 - other)] for a in (one, 1 - one)]).value
+
+
+def _dices(readers: Sequence[str], table: Table, often: Table) -> dict[str, float]:
+    """Of the map with each reader, in the same region of interest."""
+    sizes = often @ table
+    return {
+        n: float(2 * (often @ (table[:, 0] * table[:, i])) / (sizes[0] + sizes[i])) for i, n in enumerate(readers, 1)
+    }
 
 
 def _box(marked: Tensor) -> Tensor:
