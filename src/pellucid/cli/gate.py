@@ -10,14 +10,18 @@ from rich.table import Table
 
 from pellucid.cli import face
 from pellucid.core.atomic import write_text
+from pellucid.core.errors import BadOption
 from pellucid.guide.protocol import load_protocol
-from pellucid.study.folder import SCORES, finished
+from pellucid.study.folder import READS_TABLE, SCORES, finished
 from pellucid.study.gating import Bench, Choice, gate
 from pellucid.study.junit import bounds_words, junit_of, needed_words
+from pellucid.study.readings import Reads, read_reads
 from pellucid.study.table import Row, read_rows
 from pellucid.study.verdicts import SAYS, Finding, Verdict, exit_code
 
 _COLORS = {"PASS": "green", "INDICATIVE": "green", "FAIL": "bold red", "INCONCLUSIVE": "yellow", "NOT MEASURED": "dim"}
+
+_TWO = 2
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The --out of pellucid study run.")]
 Name = Annotated[str, typer.Option("--protocol", help="A protocol of the package, or a file; docs/protocols.md.")]
@@ -26,6 +30,8 @@ Against = Annotated[
 ]
 Method = Annotated[str | None, typer.Option("--method", help="Judge this method only. Default: each on its own.")]
 Model = Annotated[str | None, typer.Option("--model", help="Judge this model only, by its name in the study file.")]
+ReadsFile = Annotated[Path | None, typer.Option("--reads", help="Table of reads; default: that of the study.")]
+Arms = Annotated[str | None, typer.Option("--arms", help="WITH_MAP,WITHOUT: the two arms of the table of reads.")]
 Target = Annotated[str | None, typer.Option("--target", help="Judge this target only.")]
 Junit = Annotated[Path | None, typer.Option("--junit", help="Write the verdicts as JUnit XML into this file.")]
 
@@ -37,6 +43,8 @@ def gate_command(
     method: Method = None,
     model: Model = None,
     target: Target = None,
+    reads: ReadsFile = None,
+    arms: Arms = None,
     junit: Junit = None,
     seed: face.Seed = 0,
     as_json: face.Json = False,
@@ -48,7 +56,7 @@ def gate_command(
     """
     with face.reported(as_json):
         rows = _rows(folder)
-        bench = Bench(rows, None, _rows(against) if against is not None else None)
+        bench = Bench(rows, _readings(folder, reads, arms), _rows(against) if against is not None else None)
         verdicts = gate(bench, load_protocol(protocol), Choice(model, target, method), seed)
         if junit is not None:
             write_text(junit, junit_of(verdicts))
@@ -59,6 +67,15 @@ def gate_command(
             _show(verdict)
         face.out.print(SAYS)
     raise typer.Exit(exit_code(verdicts))
+
+
+def _readings(folder: Path, given: Path | None, arms: str | None) -> Reads | None:
+    """The table of reads that was given, or that of the study."""
+    names = tuple(a.strip() for a in arms.split(",")) if arms else None
+    if names is not None and len(names) != _TWO:
+        raise BadOption(f"expected two arms, got {len(names)}", "write --arms WITH_MAP,WITHOUT")
+    path = given or folder / READS_TABLE
+    return read_reads(path, names) if given is not None or path.is_file() else None
 
 
 def _rows(folder: Path) -> Sequence[Row]:

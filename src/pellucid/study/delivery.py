@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pellucid.core.atomic import write_text
-from pellucid.study.folder import SCORES, SUMMARY, Folder, finished
+from pellucid.core.atomic import write_bytes, write_text
+from pellucid.study.folder import READS_TABLE, SCORES, SUMMARY, Folder, finished
 from pellucid.study.running import Ran, Ready
 from pellucid.study.summary import Summary, summarize
 from pellucid.study.table import Row, read_rows, rows_of, write_rows
@@ -64,6 +64,8 @@ def deliver_study(ready: Ready, folder: Folder, ran: Ran, recorder: Recorder) ->
     files = {"scores": write_rows(rows, folder.path / SCORES)}
     told = {"said": said, "summary": summary.plain()}
     files["summary"] = write_text(folder.path / SUMMARY, json.dumps(told, indent=1, ensure_ascii=False))
+    if ready.study.reads is not None:
+        files["reads"] = write_bytes(folder.path / READS_TABLE, ready.study.reads.read_bytes())
     folder.finish(ready.manifest)
     digest = hashlib.sha256(files["scores"].read_bytes()).hexdigest()
     recorder.exported("study", "study", digest)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from pellucid.io.trust import sha256_of
 from pellucid.study.items import Item
 
 MANIFEST, ITEMS, SCORES, SUMMARY, PAGE = "study.json", "items.jsonl", "scores.csv", "summary.json", "study.html"
+READS_TABLE = "reads.csv"
 _ABSENT = "absent"
 _SHOWN = 3
 
@@ -31,6 +32,7 @@ class Manifest:
         data: digest of each file of the cases, by its place (``row 7 image``).
         version: of this package.
         scores: SHA-256 of the table of scores; empty: the study is not finished.
+        reads: SHA-256 of the table of reads; empty: there is none.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Manifest:
     data: Mapping[str, str]
     version: str = field(default_factory=lambda: version("pellucid"))
     scores: str = ""
+    reads: str = ""
 
     def changes(self, now: "Manifest") -> list[str]:
         """What is no longer as it was, in words.
@@ -78,7 +81,7 @@ class Folder:
             BadOption: what is there was made from something else.
         """
         if restart:
-            for name in (ITEMS, MANIFEST, SCORES):
+            for name in (ITEMS, MANIFEST, SCORES, READS_TABLE):
                 (path / name).unlink(missing_ok=True)
         before = read_manifest(path) if (path / MANIFEST).is_file() else None
         changes = before.changes(now) if before is not None else []
@@ -101,7 +104,9 @@ class Folder:
 
     def finish(self, now: Manifest) -> Manifest:
         """Say that the table is whole."""
-        whole = Manifest(now.name, now.settings, now.models, now.data, now.version, sha256_of(self.path / SCORES))
+        reads = self.path / READS_TABLE
+        digest = sha256_of(reads) if reads.is_file() else ""
+        whole = replace(now, scores=sha256_of(self.path / SCORES), reads=digest)
         write_text(self.path / MANIFEST, json.dumps(asdict(whole), indent=1))
         return whole
 
@@ -136,8 +141,9 @@ def finished(path: Path) -> Manifest:
     manifest, table = read_manifest(path), path / SCORES
     if not manifest.scores or not table.is_file():
         raise InputError(f"the study in {path.name} is not finished", "let pellucid study run end: it goes on")
-    if sha256_of(table) != manifest.scores:
-        raise InputError(f"{SCORES} was changed since the study ended", "run the study again with the same --out")
+    for name, digest in ((SCORES, manifest.scores), (READS_TABLE, manifest.reads)):
+        if digest and (not (path / name).is_file() or sha256_of(path / name) != digest):
+            raise InputError(f"{name} was changed since the study ended", "run the study again with the same --out")
     return manifest
 
 

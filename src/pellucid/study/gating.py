@@ -14,7 +14,7 @@ from pellucid.statistics.interval import Interval
 from pellucid.study.estimates import change, estimate, still_needed
 from pellucid.study.plan import metric_of
 from pellucid.study.table import STRATA, Row, lost
-from pellucid.study.verdicts import Change, Finding, Level, Side, State, Verdict
+from pellucid.study.verdicts import Change, Finding, Level, Side, Verdict, side_of, verdict_of
 from pellucid.workbench.registry import make_explainer, spell
 
 TIMES = 4000
@@ -197,32 +197,6 @@ class _Judge:
                 f"criterion {criterion.id!r} is in {criterion.unit!r}, and the study measured in {units[0]!r}",
                 "give criterion and study the same unit",
             )
-
-
-def verdict_of(found: Interval, criterion: Criterion) -> State:
-    """PASS, FAIL or INCONCLUSIVE from the bounds alone; a bound that is not known settles nothing.
-
-    Args:
-        found: the estimate.
-        criterion: with its relation and value.
-    """
-    limit, low, high = criterion.value, found.low, found.high
-    passes = {">": low > limit, ">=": low >= limit, "<": high < limit, "<=": high <= limit}
-    fails = {">": high <= limit, ">=": high < limit, "<": low >= limit, "<=": low > limit}
-    if passes[criterion.relation]:
-        return "PASS"
-    return "FAIL" if fails[criterion.relation] else "INCONCLUSIVE"
-
-
-def side_of(found: Interval, criterion: Criterion) -> str:
-    """Where the verdict would fall if the estimate stayed as it is.
-
-    Args:
-        found: the estimate.
-        criterion: with its relation and value.
-    """
-    at = replace(found, low=found.value, high=found.value)
-    return "" if math.isnan(found.value) or found.value == criterion.value else verdict_of(at, criterion)
 
 
 def _side(found: Interval, criterion: Criterion) -> Side:

@@ -15,10 +15,10 @@ from pellucid.core.infill import Infill, parse_infill
 from pellucid.core.metric import Metric
 from pellucid.guide.panel import USUAL, USUAL_METRICS
 from pellucid.guide.protocol import Criterion, Protocol, load_protocol
+from pellucid.study.readings import READS, check_reading
 from pellucid.workbench.job import Request
 from pellucid.workbench.registry import make_explainer, make_metric, spell
 
-READS = "reads."
 _STRICT = ConfigDict(extra="forbid", strict=True)
 _TABLE = "cases.csv"
 
@@ -152,9 +152,10 @@ def metric_of(criterion: Criterion) -> Metric | None:
         criterion: of a protocol.
 
     Raises:
-        PellucidError: no such metric or parameter, or the criterion's unit is not the metric's.
+        PellucidError: no such metric, measure or parameter, or the criterion's unit is not the metric's.
     """
     if criterion.metric.startswith(READS):
+        check_reading(criterion)
         return None
     told = ",".join(f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in criterion.parameters.items())
     try:

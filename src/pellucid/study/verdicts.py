@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pellucid.guide.protocol import TIERS, Criterion, Protocol, Tier
@@ -146,6 +146,32 @@ class Verdict:
             "notes": list(self.notes),
             "says": SAYS,
         }
+
+
+def verdict_of(found: Interval, criterion: Criterion) -> State:
+    """PASS, FAIL or INCONCLUSIVE from the bounds alone; a bound that is not known settles nothing.
+
+    Args:
+        found: the estimate.
+        criterion: with its relation and value.
+    """
+    limit, low, high = criterion.value, found.low, found.high
+    passes = {">": low > limit, ">=": low >= limit, "<": high < limit, "<=": high <= limit}
+    fails = {">": high <= limit, ">=": high < limit, "<": low >= limit, "<=": low > limit}
+    if passes[criterion.relation]:
+        return "PASS"
+    return "FAIL" if fails[criterion.relation] else "INCONCLUSIVE"
+
+
+def side_of(found: Interval, criterion: Criterion) -> str:
+    """Where the verdict would fall if the estimate stayed as it is.
+
+    Args:
+        found: the estimate.
+        criterion: with its relation and value.
+    """
+    at = replace(found, low=found.value, high=found.value)
+    return "" if math.isnan(found.value) or found.value == criterion.value else verdict_of(at, criterion)
 
 
 def worst_of(states: Sequence[Overall]) -> Overall:
