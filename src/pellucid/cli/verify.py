@@ -110,7 +110,7 @@ def _show(done: Verification, metrics: bool) -> None:
     for row in done.rows:
         table.add_row(
             escape(row.method),
-            f"{row.peer} {row.call}",
+            escape(f"{row.peer} {row.call}"),
             row.model,
             row.image,
             *(["" if n is None else f"{n:.6g}" for n in (row.here, row.there)] if metrics else ()),

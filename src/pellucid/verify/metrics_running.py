@@ -143,10 +143,12 @@ HANDS: dict[str, Callable[[Scored, Prepared], Tensor]] = {
 
 def _row(comparison: MetricComparison, subject: Subject, reason: str) -> Row:
     """A comparison that was not run, or not yet."""
+    settings = ", ".join(f"{name}={value}" for name, value in comparison.options.get("settings", {}).items())
+    region = ", region inverted" if "rest" in comparison.hand else ""
     return Row(
-        method=f"{comparison.metric} of {comparison.explainer}",
+        method=f"{comparison.metric} of {comparison.explainer}{region}",
         peer=comparison.peer,
-        call=comparison.call,
+        call=f"{comparison.call}({settings})" if settings else comparison.call,
         model=subject.network,
         image=f"{subject.image} {'x'.join(str(n) for n in subject.shape)}",
         compared=READINGS[comparison.reading].words,
