@@ -26,7 +26,11 @@ def radii():
 @pytest.mark.parametrize("kind", ["BCa", "percentile"])
 def test_without_clusters_it_is_the_bootstrap_of_scipy(radii, kind):
     ours = interval(radii[:80], by=Resampling(kind=kind))
-    theirs = stats.bootstrap((radii[:80],), np.mean, n_resamples=2000, method=kind, rng=np.random.default_rng(0))
+    # at the level whose percentiles reach as far as t does
+    level = 2 * stats.norm.cdf(math.sqrt(80 / 79) * stats.t.ppf(0.975, 79)) - 1
+    theirs = stats.bootstrap(
+        (radii[:80],), np.mean, n_resamples=2000, method=kind, confidence_level=level, rng=np.random.default_rng(0)
+    )
     assert ours.value == pytest.approx(radii[:80].mean(), abs=1e-12)
     assert (ours.low, ours.high) == pytest.approx(tuple(theirs.confidence_interval), abs=1e-10)
     assert (ours.count, ours.clusters, ours.undefined, ours.note) == (80, 80, 0, "")

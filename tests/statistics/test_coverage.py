@@ -46,6 +46,12 @@ def test_the_mean_over_clusters(by):
     assert share == pytest.approx(LEVEL, abs=margin)
 
 
+@pytest.mark.parametrize("patients", [12, 20])
+def test_the_mean_over_few_clusters(patients):
+    share, margin = covered(lambda rng: interval(*lesions(rng, patients), by=PLAIN), 0.0)
+    assert share == pytest.approx(LEVEL, abs=margin)
+
+
 def test_the_mean_as_if_items_were_patients_is_too_narrow():
     share, margin = covered(lambda rng: interval(lesions(rng)[0], by=PLAIN), 0.0)
     assert share < LEVEL - margin

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special, stats
 
 from pellucid.statistics.errors import Unfit
 from pellucid.statistics.interval import Interval, checked_level
@@ -166,9 +166,10 @@ def interval(
 ) -> Interval:
     """An interval of a statistic of items, by drawing patients anew.
 
-    All items of a drawn patient come along, so that many images of one patient do not count as many patients. It is
-    too narrow with few patients (below 10 the note says so), and has no width where every resample gives the same: then
-    the bounds are NaN, for a bootstrap has nothing to say there (of a proportion, ask ``proportions``).
+    All items of a drawn patient come along, so that many images of one patient do not count as many patients. The
+    percentiles are widened as t is wider than a normal; below 10 patients they are too narrow still, and the note says
+    so. Where every resample gives the same the bounds are NaN, for a bootstrap has nothing to
+    say there (of a proportion, ask ``proportions``).
 
     Args:
         values: one number, or one row of numbers, an item; NaN where undefined.
@@ -180,7 +181,7 @@ def interval(
     Raises:
         Unfit: for lengths that differ, infinite values, a patient in two strata.
 
-    Source: efron1987better.
+    Source: efron1987better, hesterberg2015teachers for the widening.
     """
     data = grouped(values, clusters, strata)
     return _bounds(data, _mean_of(data) if statistic is None else _any_of(data, statistic), by)
@@ -280,9 +281,16 @@ def _bounds(data: Grouped, statistic: Callable[..., Floats], by: Resampling) -> 
     if min(len(s) for s in data.strata) < 2:
         whom = "one patient" if strata == 1 else "a stratum of one patient"
         return found(value, nan, nan, f"{whom}: nothing is known of how much patients differ")
-    (low, high), note = _resampled(data.strata, statistic, by)
+    (low, high), note = _resampled(data.strata, statistic, replace(by, level=_expanded(by.level, data.count, strata)))
     few = f"only {data.count} patients: the interval is too narrow" if data.count < FEW else ""
     return found(value, low, high, "; ".join(filter(None, [note, few])))
+
+
+def _expanded(level: float, clusters: int, strata: int) -> float:
+    """The level whose percentiles reach as far as t does: those of few clusters are too narrow (Hesterberg)."""
+    free = clusters - strata
+    reach = math.sqrt(clusters / free) * float(special.stdtrit(free, (1 + level) / 2))
+    return min(2 * float(special.ndtr(reach)) - 1, 1 - 1e-9)
 
 
 def _resampled(
