@@ -60,7 +60,7 @@ def test_equal_to_the_second_implementation_with_its_interval(rank, count, refer
     value, error = second.method_agreement(given), second.jackknife_error(given)
     assert float(score.values) == pytest.approx(value, abs=1e-9)
     reach = t.ppf(0.975, count - 1) * error
-    low, high = score.detail["interval"][0]
+    low, high = score.detail["interval over methods"][0]
     assert low == pytest.approx(max(-1, value - reach), abs=1e-9)
     assert high == pytest.approx(min(1, value + reach), abs=1e-9)
     assert score.detail["pairs"] == [count * (count - 1) // 2]
@@ -72,9 +72,8 @@ def test_the_same_map_thrice_is_alike_exactly(measure):
     one = maps(1, 12, 10)[0]
     score = scored(panel_of([one, 3 * one, one], [InputXGradient()] * 3), (12, 10), MethodAgreement(measure))
     assert score.values.tolist() == [1]
+    assert score.detail["interval over methods"][0] == pytest.approx([1, 1])
     assert score.detail["interval"][0] == pytest.approx([1, 1])
-    if measure == "spearman":
-        assert score.detail["interval over places"][0] == pytest.approx([1, 1])
 
 
 def test_signed_maps_are_compared_by_what_speaks_for_the_target():
@@ -118,12 +117,10 @@ def test_maps_that_have_more_in_common_agree_more():
         scored(panel_of(maps(4, 16, 16, shared=s), [InputXGradient()] * 4), (16, 16)) for s in (0.0, 0.3, 0.6, 0.9)
     ]
     assert np.all(np.diff([float(f.values) for f in found]) > 0)
-    low, high = found[0].detail["interval over places"][0]
+    low, high = found[0].detail["interval"][0]
     assert low < 0.1
     assert high > -0.1
-    assert all(
-        f.detail["interval over places"][0][0] < float(f.values) < f.detail["interval over places"][0][1] for f in found
-    )
+    assert all(f.detail["interval"][0][0] < float(f.values) < f.detail["interval"][0][1] for f in found)
 
 
 def test_neither_order_nor_unit_of_the_maps_matters():
@@ -131,7 +128,8 @@ def test_neither_order_nor_unit_of_the_maps_matters():
     one = scored(panel_of(given, methods), (12, 10))
     other = scored(panel_of([(10 ** (i - 1)) * m for i, m in enumerate(given[::-1])], methods), (12, 10))
     assert float(one.values) == pytest.approx(float(other.values), abs=1e-12)
-    assert one.detail["interval"][0] == pytest.approx(other.detail["interval"][0], abs=1e-12)
+    for interval in ("interval", "interval over methods"):
+        assert one.detail[interval][0] == pytest.approx(other.detail[interval][0], abs=1e-12)
 
 
 def test_maps_are_compared_on_the_coarser_cell_of_a_pair():
@@ -151,7 +149,7 @@ def test_the_jackknife_covers_methods_that_are_drawn():
     for draw in range(20):
         chosen = np.random.default_rng(draw).choice(20, 6, replace=False)
         score = scored(panel_of([pool[i] for i in chosen], [InputXGradient()] * 6), (8, 8))
-        low, high = score.detail["interval"][0]
+        low, high = score.detail["interval over methods"][0]
         hit += low <= true <= high
     assert hit >= 17
 
@@ -160,9 +158,9 @@ def test_tiles_of_a_smooth_map_leave_a_wider_interval_than_voxels_would(monkeypa
     """Neighbors say the same: drawn one by one they would pretend to be many."""
     line = np.add.outer(np.sin(np.arange(32) / 5), np.cos(np.arange(32) / 7)) + 2.5
     panel = panel_of([line, line.T], [InputXGradient()] * 2)
-    wide = scored(panel, (32, 32)).detail["interval over places"][0]
+    wide = scored(panel, (32, 32)).detail["interval"][0]
     monkeypatch.setattr(agreement, "_TILES", 32)
-    narrow = scored(panel, (32, 32)).detail["interval over places"][0]
+    narrow = scored(panel, (32, 32)).detail["interval"][0]
     assert wide[1] - wide[0] > 2 * (narrow[1] - narrow[0])
     assert over_places is agreement.over_places
 
@@ -193,13 +191,36 @@ def test_what_cannot_be_compared_is_named():
     ]
     assert score.reasons == ("fewer than two maps that answer the same question can be compared",)
     assert bool(torch.isnan(score.values).all())
-    assert spread([[1.0]], []) == (pytest.approx(float("nan"), nan_ok=True), None, None)
+    assert spread([[1.0]], [[]]) == (pytest.approx(float("nan"), nan_ok=True), None, None)
+
+
+def test_questions_are_strata(reference):
+    """Two groups of three: the mean weighs each by its pairs, and so does its variance."""
+    second, given = reference("method_agreement"), [*maps(3, 12, 10), *maps(4, 12, 10, shared=0.3, seed=1)]
+    methods = [*[InputXGradient()] * 3, *[GradCAM()] * 4]
+    score = scored(panel_of(given, methods), (12, 10))
+    parts = given[:3], given[3:]
+    means = [second.method_agreement(p) for p in parts]
+    assert float(score.values) == pytest.approx((3 * means[0] + 6 * means[1]) / 9, abs=1e-9)
+    errors = [w * second.jackknife_error(p) for w, p in zip((3 / 9, 6 / 9), parts, strict=True)]
+    reach = t.ppf(0.975, 5) * np.hypot(*errors)
+    assert score.detail["interval over methods"][0] == pytest.approx(
+        [float(score.values) - reach, min(1, float(score.values) + reach)], abs=1e-9
+    )
+
+
+@pytest.mark.parametrize("measure", ["spearman", "overlap", "ssim"])
+def test_the_interval_over_places_lies_about_the_value(measure):
+    score = scored(panel_of(maps(4, 40, 40), [InputXGradient()] * 4), (40, 40), MethodAgreement(measure))
+    low, high = score.detail["interval"][0]
+    assert low < float(score.values) < high
+    assert high - low < 0.3
 
 
 def test_two_maps_have_no_interval_over_methods():
     score = scored(panel_of(maps(2, 12, 10), [InputXGradient()] * 2), (12, 10))
-    assert score.detail["interval"] == [[None, None]]
-    assert score.detail["interval over places"][0][0] < float(score.values)
+    assert score.detail["interval over methods"] == [[None, None]]
+    assert score.detail["interval"][0][0] < float(score.values) < score.detail["interval"][0][1]
 
 
 def test_constant_maps_have_no_ranks():

@@ -1,12 +1,13 @@
 """How alike the maps of several methods are on one case, with an interval."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.stats import rankdata
 from scipy.stats import t as student
 
@@ -17,13 +18,16 @@ from pellucid.core.explanation import Answer, Attribution
 from pellucid.core.metric import PanelMetric, Score
 from pellucid.core.probe import Probe
 from pellucid.metrics.likeness import (
+    TOP,
     Likeness,
     Square,
     Values,
     block_means,
     common_blocks,
+    local_structure,
     pairwise,
     rank_correlation,
+    strongest,
     structure,
     top_overlap,
 )
@@ -37,9 +41,11 @@ _MEASURES: dict[str, Likeness] = {
 _TILES = 8  # along each axis, that are drawn together: neighbors in a map are no independent places
 _DRAWS = 400
 _LEVEL = 0.95
+_FEWEST = 3  # methods of a question, of which one can be left out
 _COVERS = (
-    "which methods happen to be in the panel (leaving out one at a time, t interval); over places: where in this image "
-    "the maps are compared (tiles drawn anew, ranks kept); neither covers other images"
+    "interval: where in this image the maps are compared (tiles drawn anew, ranks kept); over methods: which methods "
+    "happen to answer a question (one left out at a time, t interval), none where a question has two; "
+    "neither covers other images"
 )
 Pair = tuple[int, int]
 
@@ -50,7 +56,8 @@ class MethodAgreement(PanelMetric):
 
     Mean over pairs of Spearman's correlation of the maps' positive parts, over blocks of the coarser native cell of a
     pair. Only pairs that answer one question count: what the score reacts to, what contributes, which region of a
-    layer, what is attended to. The interval is the jackknife over methods. Methods may agree and all be wrong.
+    layer, what is attended to. The interval is over places of this image; beside it, where every question has three
+    methods, the jackknife over methods. Methods may agree and all be wrong.
 
     Returns:
         Score up to 1, higher is more alike; undefined without two maps that answer the same question.
@@ -104,19 +111,20 @@ class MethodAgreement(PanelMetric):
         asked = [m.question for m in shown]
         known = [(a, b) for a, b in combinations(range(len(shown)), 2) if square[a][b] is not None]
         pairs = [(a, b) for a, b in known if asked[a] == asked[b]]
-        value, low, high = spread(square, pairs)
+        groups = [[p for p in pairs if asked[p[0]] == q] for q in dict.fromkeys(asked)]
+        value, *over_methods = spread(square, groups)
+        tiles = over_places(shown, pairs, self.measure, probe.scene.seed) if pairs else (None, None)
         detail: dict[str, Any] = {
             "methods": [m.name for m in shown],
             **squares,
             "pairs": len(pairs),
-            "interval": [low, high],
+            "interval": list(tiles),
+            "interval over methods": over_methods,
             "groups": {
                 q: _group(square, [p for p in pairs if asked[p[0]] == q], shown, q) for q in dict.fromkeys(asked)
             },
             "left out": left_out,
         }
-        if self.measure == "spearman" and pairs:
-            detail["interval over places"] = list(over_places(shown, pairs, probe.scene.seed))
         why = "" if pairs else "fewer than two maps that answer the same question can be compared"
         return value, why, detail
 
@@ -163,63 +171,112 @@ def question(explainer: Explainer, answer: Attribution, probe: Probe) -> str:
     return "what the score reacts to"
 
 
-def spread(square: Square, pairs: Sequence[Pair]) -> tuple[float, float | None, float | None]:
-    """The mean over pairs, and its jackknife interval over methods; no interval where a method cannot be left out.
+def spread(square: Square, groups: Sequence[Sequence[Pair]]) -> tuple[float, float | None, float | None]:
+    """The mean over the pairs of all groups, and its jackknife interval over methods.
 
-    A mean over pairs is a U-statistic: pairs that share a method are not independent, so the methods are left out one
-    by one, and not the pairs.
+    A mean over pairs is a U-statistic: pairs that share a method are not independent, so methods are left out one by
+    one, and not pairs. Groups are strata: each keeps its weight. Without an interval where a group has two methods.
 
     Args:
         square: of all maps.
-        pairs: of those that count.
+        groups: pairs that count, by the question that is answered.
     """
-    if not pairs:
+    groups = [g for g in groups if g]
+    if not groups:
         return float("nan"), None, None
-    of = {pair: float(square[pair[0]][pair[1]] or 0.0) for pair in pairs}
-    value, methods = float(np.mean(list(of.values()))), sorted({i for pair in pairs for i in pair})
-    without = [[v for pair, v in of.items() if method not in pair] for method in methods]
-    if any(not rest for rest in without):
+    total, known = sum(map(len, groups)), [_jackknife(square, g) for g in groups]
+    value = sum(mean * len(g) for (mean, _, _), g in zip(known, groups, strict=True)) / total
+    freedom = sum(count - 1 for _, _, count in known)
+    if any(count < _FEWEST for _, _, count in known):
         return value, None, None
-    count, means = len(methods), np.array([np.mean(rest) for rest in without])
-    error = float(np.sqrt((count - 1) / count * ((means - means.mean()) ** 2).sum()))
-    reach = float(student.ppf((1 + _LEVEL) / 2, count - 1)) * error
+    variance = sum((len(g) / total) ** 2 * v for (_, v, _), g in zip(known, groups, strict=True))
+    reach = float(student.ppf((1 + _LEVEL) / 2, freedom) * np.sqrt(variance))
     return value, max(-1.0, value - reach), min(1.0, value + reach)
 
 
-def over_places(shown: Sequence[_Shown], pairs: Sequence[Pair], seed: int) -> tuple[float, float]:
-    """Interval of the mean rank correlation when tiles of the image are drawn anew, the same for every pair."""
+def _jackknife(square: Square, pairs: Sequence[Pair]) -> tuple[float, float, int]:
+    """Mean of a group, its variance (NaN where a method cannot be left out), and how many methods it has."""
+    of = {(a, b): float(square[a][b] or 0.0) for a, b in pairs}
+    methods = sorted({i for pair in pairs for i in pair})
+    without = [[v for pair, v in of.items() if method not in pair] for method in methods]
+    mean = float(np.mean(list(of.values())))
+    if any(not rest for rest in without):
+        return mean, float("nan"), 2
+    means = np.array([np.mean(rest) for rest in without])
+    count = len(methods)
+    return mean, float((count - 1) / count * ((means - means.mean()) ** 2).sum()), count
+
+
+def over_places(shown: Sequence[_Shown], pairs: Sequence[Pair], measure: str, seed: int) -> tuple[float, float]:
+    """Interval of the mean over pairs when tiles of the image are drawn anew, the same for every pair.
+
+    What is drawn are the voxels' ranks, their place in the strongest tenth, or their structural similarity, as they
+    are in the whole image.
+    """
     shapes = [common_blocks(shown[a].positive.shape, (shown[a].cell, shown[b].cell)) for a, b in pairs]
     tiles = tuple(min(_TILES, *(s[axis] for s in shapes)) for axis in range(len(shapes[0])))
     count = int(np.prod(tiles))
     draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=_DRAWS).astype(float)
     found = np.zeros(_DRAWS)
     for (a, b), shape in zip(pairs, shapes, strict=True):
-        one, other = (rankdata(block_means(shown[i].positive, shape)).reshape(shape) for i in (a, b))
-        found += _drawn(one - one.mean(), other - other.mean(), tiles, draws) / len(pairs)
+        one, other = (block_means(shown[i].positive, shape) for i in (a, b))
+        parts, joined = _PARTS[measure](one, other)
+        at = _tile_of(shape, tiles)
+        sums = [np.bincount(at, weights=v.ravel(), minlength=count) for v in parts]
+        found += joined(*(draws @ total for total in sums)) / len(pairs)
     low, high = np.nanquantile(found, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     return float(low), float(high)
 
 
-def _drawn(one: Values, other: Values, tiles: tuple[int, ...], draws: Values) -> Values:
-    """Correlation of two lists of ranks in each draw of tiles."""
-    at = np.zeros(one.shape, dtype=int)
+def _tile_of(shape: Sequence[int], tiles: Sequence[int]) -> NDArray[np.int_]:
+    """The number of the tile of each voxel, in the voxels' order."""
+    at = np.zeros(shape, dtype=int)
     for axis, count in enumerate(tiles):
-        line = np.arange(one.shape[axis]) * count // one.shape[axis]
-        at = at * count + line.reshape([-1 if a == axis else 1 for a in range(one.ndim)])
-    sums = [
-        np.bincount(at.ravel(), weights=v.ravel(), minlength=draws.shape[1])
-        for v in (np.ones_like(one), one, other, one**2, other**2, one * other)
-    ]
-    n, a, b, aa, bb, ab = (draws @ s for s in sums)
+        line = np.arange(shape[axis]) * count // shape[axis]
+        at = at * count + line.reshape([-1 if a == axis else 1 for a in range(len(shape))])
+    return at.ravel()
+
+
+Joined = Callable[..., Values]  # of the sums over the tiles drawn
+
+
+def _rank_parts(one: Values, other: Values) -> tuple[list[Values], Joined]:
+    ranks = [rankdata(v) - (v.size + 1) / 2 for v in (one, other)]
+    a, b = ranks
+    return [np.ones(a.size), a, b, a**2, b**2, a * b], _correlated
+
+
+def _correlated(n: Values, a: Values, b: Values, aa: Values, bb: Values, ab: Values) -> Values:
     size = np.maximum((aa - a * a / n) * (bb - b * b / n), 1e-30)
     return np.clip((ab - a * b / n) / np.sqrt(size), -1, 1)
 
 
+def _top_parts(one: Values, other: Values) -> tuple[list[Values], Joined]:
+    first, second = (strongest(v, round(TOP * v.size)) for v in (one, other))
+    return [v.astype(np.float64) for v in (first & second, first, second)], _overlapping
+
+
+def _overlapping(both: Values, a: Values, b: Values) -> Values:
+    return both / np.maximum(np.maximum(a, b), 1e-30)
+
+
+def _structure_parts(one: Values, other: Values) -> tuple[list[Values], Joined]:
+    local = local_structure(one, other)
+    return [np.ones(one.size), local], _mean
+
+
+def _mean(n: Values, total: Values) -> Values:
+    return total / n
+
+
+_PARTS = {"spearman": _rank_parts, "overlap": _top_parts, "ssim": _structure_parts}
+
+
 def _group(square: Square, pairs: Sequence[Pair], shown: Sequence[_Shown], asked: str) -> dict[str, Any]:
     """One question: who answers it, and how alike."""
-    value, low, high = spread(square, pairs)
+    value, low, high = spread(square, [pairs])
     return {
         "methods": [m.name for m in shown if m.question == asked],
         "mean": value if pairs else None,
-        "interval": [low, high],
+        "interval over methods": [low, high],
     }

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import combinations
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,9 +90,14 @@ def top_overlap(one: Values, other: Values) -> float | None:
     most = round(TOP * one.size)
     if most < _FEWEST_TOP:
         return None
-    top = [v >= max(np.partition(v.ravel(), -most)[-most], np.nextafter(0, 1)) for v in (one, other)]
+    top = [strongest(v, most) for v in (one, other)]
     whole = max(int(t.sum()) for t in top)
     return float((top[0] & top[1]).sum() / whole) if whole else None
+
+
+def strongest(values: Values, count: int) -> NDArray[np.bool_]:
+    """Where the ``count`` largest values lie; those tied with the last belong to it, zeros never do."""
+    return values >= max(np.partition(values.ravel(), -count)[-count], np.nextafter(0, 1))
 
 
 def top_part(values: Values, count: int) -> Values:
@@ -113,9 +119,19 @@ def part_iou(one: Values, other: Values) -> float:
 
 def structure(one: Values, other: Values) -> float:
     """Structural similarity of two maps on their own axes, each brought to 0 to 1; NaN for a constant or thin map."""
-    smallest = min(one.shape)
-    if smallest < _LEAST_WINDOW or np.ptp(one) == 0 or np.ptp(other) == 0:
+    if min(one.shape) < _LEAST_WINDOW or np.ptp(one) == 0 or np.ptp(other) == 0:
         return float("nan")
-    window = min(_WINDOW, smallest - 1 + smallest % 2)
+    rim = (_window(one) - 1) // 2  # where windows reach beyond the map, which the mean leaves out
+    return float(local_structure(one, other)[(slice(rim, -rim),) * one.ndim].mean())
+
+
+def local_structure(one: Values, other: Values) -> Values:
+    """Structural similarity around each voxel of two maps that are neither constant nor thin."""
     scaled = [(v - v.min()) / np.ptp(v) for v in (one, other)]
-    return float(structural_similarity(*scaled, win_size=window, data_range=1.0))
+    found: Any = structural_similarity(*scaled, win_size=_window(one), data_range=1.0, full=True)
+    return found[1]
+
+
+def _window(values: Values) -> int:
+    smallest = min(values.shape)
+    return min(_WINDOW, smallest - 1 + smallest % 2)
