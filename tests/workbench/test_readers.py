@@ -82,6 +82,18 @@ def test_a_reader_with_two_masks_is_refused(classifier, read):
     taken = replace(case, regions={**case.regions, "consensus": replace(case.regions["reader 1"], reader="")})
     with pytest.raises(BadRegion, match=r"a region named 'consensus' beside its readers'. give it another name"):
         open_case(taken, classifier)
+    called = replace(case, regions={"anna": replace(case.regions["reader 1"], reader="consensus")})
+    with pytest.raises(BadRegion, match=r"is named 'consensus'. that is what readers agree upon"):
+        open_case(called, classifier)
+
+
+def test_a_region_that_happens_to_be_called_so_is_nobodys_consensus(classifier, read):
+    case = read(0)
+    case = replace(case, regions={"consensus": replace(case.regions["reader 1"], reader="")})
+    panel = explain_case(open_case(case, classifier), [ClassScore("bright")], [Saliency()])
+    dice = score_panel(panel, case, [make_metric("Dice")])[0]
+    assert dice.region == "consensus"
+    assert "truth" not in dice.score.detail
 
 
 def test_scores_against_the_consensus_say_whose_it_is(classifier, read):

@@ -174,7 +174,7 @@ class _Bench:
         if probe.engine is not None:
             score = replace(score, settings={**score.settings, "engine": probe.engine.name})
         region = self._region if metric.card.needs_region else None
-        if region == CONSENSUS:
+        if region == CONSENSUS and len(probe.scene.readers) > 1:
             score = replace(score, detail={**score.detail, "truth": consensus_words(tuple(probe.scene.readers))})
         return Scored(self.explainer.name, probe.target.name, metric, score, region)
 

@@ -12,7 +12,7 @@ def readers_of(case: Case) -> dict[str, Region]:
     """The masks that name a reader, by reader.
 
     Raises:
-        BadRegion: one reader has two.
+        BadRegion: one reader has two, or is called as what they agree upon.
     """
     found: dict[str, Region] = {}
     for region in case.regions.values():
@@ -21,6 +21,8 @@ def readers_of(case: Case) -> dict[str, Region]:
                 f"expected one mask of each reader, got two of {region.reader!r} in case {case.name}",
                 "name readers for one finding only, and give the other regions without",
             )
+        if region.reader == CONSENSUS:
+            raise BadRegion(f"a reader of case {case.name} is named {CONSENSUS!r}", "that is what readers agree upon")
         if region.reader:
             found[region.reader] = region
     return found
