@@ -16,9 +16,10 @@ import pellucid.show
 from pellucid.core.case import Case, Region
 from pellucid.core.errors import UnwritableOutput
 from pellucid.core.image import Modality
+from pellucid.show.curves import draw_score_curves
 from pellucid.show.measures import matrix_of
 from pellucid.show.report import entry_of, render_index, render_report, worst, write_index, write_report
-from pellucid.show.sections import CaseReport, Check, MapPanel, MetricNote, PerformanceRow, ScoreRow
+from pellucid.show.sections import CaseReport, Check, Curve, MapPanel, MetricNote, PerformanceRow, ScoreRow
 
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>'
 FORBIDDEN = re.compile(r"probab|confiden|\bproof|\bproven\b|certif|\btrust", re.IGNORECASE)
@@ -252,6 +253,18 @@ def test_the_table_keeps_maps_before_baselines_and_numbers_reasons():
     assert [c.beside for c in table.rows[1].cells] == [("chance 0.04",), (), ()]
     assert table.reasons == ("flat", "no score")
     assert matrix_of([], ["A"]).rows == ()
+
+
+def test_areas_are_drawn_above_the_table_and_single_numbers_are_not():
+    curve = Curve((0.0, 0.5, 1.0), (2.0, 0.5, 0.0), (2.0, 1.0, 0.0), "probability")
+    rows = [ScoreRow(AUC, "A", 0.75, curve=curve), ScoreRow(AUC, "B", 0.75, curve=replace(curve, random=()))]
+    figure = draw_score_curves([*rows, ScoreRow(HIT, "A", 1.0)])
+    assert figure is not None
+    drawn = [axes for axes in figure.axes if axes.axison]
+    assert [axes.get_title(loc="left") for axes in drawn] == ["DeletionAUC: lower is better"]
+    assert [line.get_label() for line in drawn[0].lines] == ["A", "B", "random order"]
+    assert drawn[0].get_ylabel() == "score (model score)"
+    assert draw_score_curves([ScoreRow(HIT, "A", 1.0)]) is None
 
 
 def test_the_overview_links_relatively_and_shows_no_map(report, make):

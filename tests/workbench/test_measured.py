@@ -1,5 +1,7 @@
 """What stands beside a score on a page, as the metrics themselves give it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -14,7 +16,7 @@ from pellucid.metrics.localization.overlap import IoU
 from pellucid.metrics.localization.pointing import HitRate
 from pellucid.metrics.randomization.weights import ModelParameterRandomization
 from pellucid.metrics.robustness.sensitivity import AverageSensitivity
-from pellucid.workbench.measured import beside, given
+from pellucid.workbench.measured import beside, curve_of, given
 
 
 @pytest.fixture
@@ -56,6 +58,21 @@ def test_a_hit_stands_beside_chance(scored):
     assert beside(scored(HitRate())) == ("chance 0.125",)
 
 
+def test_a_map_among_readers_stands_beside_what_they_reach_alone(scored):
+    score = replace(
+        scored(IoU("fixed", 0.4, "0123456789ab+ba9876543210")),
+        detail={
+            "readers alone": [0.71],
+            "readers": ["anna", "boris"],
+            "roi": "the region lung",
+            "interval": "needs cases",
+        },
+    )
+    assert beside(score) == ("the readers alone 0.71",)
+    assert given(score) == ("in the region lung", "tuned on 2 other cases", "threshold fixed", "level 0.4")
+    assert beside(replace(score, detail={"readers": 0.8})) == ("readers among themselves 0.8",)
+
+
 def test_a_similarity_of_maps_stands_beside_what_unrelated_maps_would_give(scored):
     score = scored(ModelParameterRandomization(1))
     low, high = (score.detail["chance"][end][0] for end in ("low", "high"))
@@ -79,3 +96,28 @@ def test_a_threshold_and_noise_are_named(scored):
 def test_nothing_stands_beside_a_bare_score():
     bare = Score("Sparseness", torch.tensor([0.5]))
     assert (beside(bare), given(bare)) == ((), ())
+
+
+def test_an_area_brings_its_curve_and_that_of_random_order(scored):
+    score = scored(DeletionAUC(4))
+    curve = curve_of(score)
+    assert curve is not None
+    assert curve.share == pytest.approx((0, 0.25, 0.5, 0.75, 1))
+    assert torch.trapezoid(torch.tensor(curve.score), torch.tensor(curve.share)).item() == pytest.approx(
+        score.values[0].item(), rel=1e-5
+    )
+    assert (curve.random[0], curve.random[-1]) == pytest.approx((curve.score[0], curve.score[-1]))
+    assert torch.trapezoid(torch.tensor(curve.random), torch.tensor(curve.share)).item() == pytest.approx(
+        score.detail["random"][0], rel=1e-5
+    )
+
+
+def test_what_asks_only_some_points_brings_those(scored):
+    curve = curve_of(scored(DeletionAUC(32, tolerance=0.05)))
+    assert curve is not None
+    assert len(curve.share) == len(curve.score) == len(curve.random) <= 33
+
+
+def test_other_scores_have_no_curve(scored):
+    assert curve_of(scored(HitRate())) is None
+    assert curve_of(scored(DeletionAUC(4, random_orders=0))).random == ()

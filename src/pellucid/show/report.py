@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pellucid.core.atomic import write_text
 from pellucid.core.explanation import Effects, Explanation
 from pellucid.show.answers import AGREEMENT, between, percent, rounded, times
+from pellucid.show.curves import draw_score_curves
 from pellucid.show.difference import Difference
 from pellucid.show.effects import cells, draw_curves, draw_effects, further_tables, headings, left_out
 from pellucid.show.figure import draw_image
@@ -61,6 +62,7 @@ def render_report(report: CaseReport, scale: float = 1.0, back: str = "") -> str
         "withheld": withheld_words(report.maps[0].explanation) if withheld(report) and report.maps else "",
         "scores": _scores(report),
         "place": _localization(report),
+        "curves": _curves(report, scale),
         "matrix": matrix_of(report.scores, [m.title for m in report.maps]),
         "provenance": _provenance(report),
     }
@@ -190,6 +192,13 @@ def entry_of(report: CaseReport, href: str) -> IndexEntry:
 def worst(report: CaseReport) -> State:
     """The worse of applicability and golden check."""
     return min((report.applicability.state, report.golden.state), key=_WORST.index)
+
+
+def _curves(report: CaseReport, scale: float) -> Picture | None:
+    figure = draw_score_curves(report.scores)
+    return (
+        None if figure is None else picture_of(figure, "The model's score along each map's order; in the table.", scale)
+    )
 
 
 def _case_facts(report: CaseReport) -> tuple[tuple[str, str], ...]:

@@ -55,6 +55,23 @@ class MetricNote:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """The score of the model while more and more of the image is hidden (or shown).
+
+    Args:
+        share: of the image, from 0 to 1.
+        score: there.
+        random: score there in random order; empty: not measured.
+        unit: of the score.
+    """
+
+    share: tuple[float, ...]
+    score: tuple[float, ...]
+    random: tuple[float, ...]
+    unit: str
+
+
+@dataclass(frozen=True)
 class ScoreRow:
     """One metric of one map, or of a baseline that stands beside the maps.
 
@@ -66,6 +83,7 @@ class ScoreRow:
         region: name of the reference region it was measured against, where one was.
         beside: what the number is read against, a few words each: chance, random order, another fill.
         given: what was chosen to measure it, the same for every map: the fill, the noise, the threshold.
+        curve: the number is the area under; None: it is no area.
     """
 
     about: MetricNote
@@ -75,6 +93,7 @@ class ScoreRow:
     region: str = ""
     beside: tuple[str, ...] = ()
     given: tuple[str, ...] = ()
+    curve: Curve | None = None
 
 
 @dataclass(frozen=True)

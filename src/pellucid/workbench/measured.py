@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pellucid.core.metric import Score
+from pellucid.show.sections import Curve
 from pellucid.show.words import number
 
 _AGAINST = {  # entries of a score's detail that are one number for the case, and how they are named to a reader
@@ -17,8 +18,12 @@ _AGAINST = {  # entries of a score's detail that are one number for the case, an
     "of the magnitudes": "of the magnitudes",
     "similar to edges": "similarity to the image's edges",
     "copies that change the decision": "copies that change the decision",
+    "readers": "readers among themselves",
+    "readers alone": "the readers alone",
+    "readers with each other": "the readers with each other",
 }
-_CHOSEN = {"infill": "fill", "noise": "noise", "layer": "layer"}
+_AREAS = ("DeletionAUC", "InsertionAUC")
+_CHOSEN = {"infill": "fill", "noise": "noise", "layer": "layer", "roi": "in"}
 
 
 def beside(score: Score) -> tuple[str, ...]:
@@ -53,7 +58,26 @@ def given(score: Score) -> tuple[str, ...]:
     chosen = [
         f"{words} {score.detail[key]}" for key, words in _CHOSEN.items() if isinstance(score.detail.get(key), str)
     ]
-    return (*chosen, *(f"{k.replace('_', ' ')} {v}" for k, v in score.settings.items() if v and isinstance(v, str)))
+    told = {k: v for k, v in score.settings.items() if v and (isinstance(v, str) or k == "level")}
+    told.pop("roi", None)
+    if tuned := str(told.pop("tuned_on", "")):
+        chosen.append(f"tuned on {tuned.count('+') + 1} other cases")
+    return (*chosen, *(f"{k.replace('_', ' ')} {v}" for k, v in told.items()))
+
+
+def curve_of(score: Score) -> Curve | None:
+    """The curve whose area a case's score is; None where it is none, or undefined."""
+    values = score.detail.get("curve")
+    if score.metric not in _AREAS or not isinstance(values, list) or math.isnan(float(score.values[0])):
+        return None
+    share = score.detail["share"]
+    random = score.detail.get("random curve", [()])
+    return Curve(
+        share=tuple(share[0] if isinstance(share[0], list) else share),
+        score=tuple(values[0]),
+        random=tuple(random[0]),
+        unit=str(score.detail.get("unit", "")),
+    )
 
 
 def _single(value: Any) -> float | None:

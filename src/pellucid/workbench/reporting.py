@@ -17,7 +17,7 @@ from pellucid.show.sections import CaseReport, Check, MapPanel, MetricNote, Perf
 from pellucid.show.sheet import png
 from pellucid.workbench.evaluating import ALL_MAPS, Scored, truth_region
 from pellucid.workbench.job import Finished
-from pellucid.workbench.measured import beside, given
+from pellucid.workbench.measured import beside, curve_of, given
 from pellucid.workbench.recording import Recorder
 from pellucid.workbench.shamming import sham_name
 
@@ -168,6 +168,7 @@ def _row(scored: Scored, titles: Sequence[str], finished: Finished) -> ScoreRow:
         region=scored.region or "",
         beside=beside(scored.score),
         given=given(scored.score),
+        curve=curve_of(scored.score),
     )
 
 

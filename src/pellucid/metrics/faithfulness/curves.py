@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Annotated, ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
@@ -110,6 +111,10 @@ def _report(traces: list[Trace], reasons: tuple[str, ...], deleting: bool) -> tu
         detail |= {"random": random.tolist(), "lead over random": (lead / span).tolist()}
         # random order halves a linear score on average: what it does beyond that, the holes do
         detail["departure"] = ((random - (first + last) / 2).abs() / span).tolist()
+        between = [
+            [np.interp(traces[0].shares(i), t.shares(i), t.scores(i)) for t in traces[1:]] for i in range(len(area))
+        ]
+        detail["random curve"] = [np.mean(rows, axis=0).tolist() for rows in between]
     return area, detail
 
 
