@@ -46,8 +46,8 @@ def test_a_curve_stands_beside_random_order_and_the_other_fill(scored):
     words = beside(score)
     assert [w.rpartition(" ")[0] for w in words] == [
         "random order",
-        "lead over random order, share of the fall",
-        "departure (0: a linear score)",
+        "lead over random",
+        "departure from linear",
         f"fill {Blur(2.0).words}:",
     ]
     assert words[3].endswith(f" {score.detail['by fill'][Blur(2.0).words][0]:.3g}".replace("-", "\u2212"))

@@ -11,8 +11,8 @@ from pellucid.show.words import number
 _AGAINST = {  # entries of a score's detail that are one number for the case, and how they are named to a reader
     "chance": "chance",
     "random": "random order",
-    "lead over random": "lead over random order, share of the fall",
-    "departure": "departure (0: a linear score)",
+    "lead over random": "lead over random",
+    "departure": "departure from linear",
     "standard error": "standard error",
     "without a map": "a map of zeros",
     "of the magnitudes": "of the magnitudes",
