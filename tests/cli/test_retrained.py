@@ -53,9 +53,20 @@ def test_a_person_reads_the_agreement_below_the_table_and_on_the_page(evaluated:
     words = " ".join(done.out.split())
     assert "4 metrics of 2 maps: at most" in words
     assert "MethodAgreement of" in words
+    assert "metrics down" not in words
     page = next((tmp_path / "o").rglob("report.html")).read_text()
     assert "MethodAgreement" in page
     assert "all maps" in page
+
+
+def test_many_metrics_stand_in_a_table_of_their_own(evaluated: Command) -> None:
+    """Beside each map there is room for three."""
+    done = evaluated("--metric", "Sparseness", "--metric", "Entropy")
+    assert done.code == 0, done.err
+    rows = [line for line in done.out.splitlines() if "Sparseness" in line]
+    assert "metrics down, maps across" in done.out
+    assert len(rows) == 1
+    assert len([w for w in rows[0].split() if w.replace(".", "").isdigit()]) == 2
 
 
 def test_a_model_that_is_no_model(evaluated: Command, tmp_path: Path) -> None:

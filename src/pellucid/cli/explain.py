@@ -161,6 +161,9 @@ def _request(
     )
 
 
+_FEW = 3  # metrics that have room beside the maps' names; more stand in a table of their own
+
+
 @dataclass(frozen=True)
 class _Beside:
     """What is read beside a case: experts' masks, normal cases, other models of the task."""
@@ -289,26 +292,38 @@ def show(done: Finished) -> None:
     """A case's results for a person."""
     table = Table(title=f"{done.opened.case.name}: {done.applicability.words}")
     names = list(dict.fromkeys(s.metric.name for s in done.scores if s.method != ALL_MAPS))
-    for column in ("method", "target", "ms", "passes", *names, "doubts"):
+    beside_maps = names if len(names) <= _FEW else []
+    for column in ("method", "target", "ms", "passes", *beside_maps, "doubts"):
         table.add_column(column, overflow="fold")
     values = {(s.method, s.target, s.metric.name): s.value for s in done.scores}
-    for explanation in done.panel.explanations:
-        made = explanation.provenance
-        scores = [values.get((made.method, made.target, n), math.nan) for n in names]
+    made = [e.provenance for e in done.panel.explanations]
+    for one in made:
         table.add_row(
-            made.method,
-            made.target,
-            f"{made.ms:.0f}",
-            f"{made.own[0]}+{made.own[1]}",
-            *("undefined" if math.isnan(v) else f"{v:.3g}" for v in scores),
-            str(len(made.warnings)) if made.warnings else "",
+            one.method,
+            one.target,
+            f"{one.ms:.0f}",
+            f"{one.own[0]}+{one.own[1]}",
+            *(_number(values.get((one.method, one.target, n))) for n in beside_maps),
+            str(len(one.warnings)) if one.warnings else "",
         )
     face.out.print(table)
+    if not beside_maps and names:
+        down = Table(title="metrics down, maps across; -: undefined")
+        down.add_column("metric", no_wrap=True)
+        for title in done.panel.titles:
+            down.add_column(title, overflow="fold")
+        for name in names:
+            down.add_row(name, *(_number(values.get((m.method, m.target, name)), "-") for m in made))
+        face.out.print(down)
     for scored in (s for s in done.scores if s.method == ALL_MAPS):
-        said = scored.reason or " ".join((f"{scored.value:.3g}", *(f"({words})" for words in beside(scored.score))))
+        said = scored.reason or " ".join((_number(scored.value), *(f"({words})" for words in beside(scored.score))))
         face.out.print(f"{scored.metric.name} of {scored.target}: {said}", highlight=False)
     for method, reason in done.panel.skipped:
         face.out.print(f"{method} skipped: {reason}", highlight=False)
+
+
+def _number(value: float | None, undefined: str = "undefined") -> str:
+    return undefined if value is None or math.isnan(value) else f"{value:.3g}"
 
 
 def _failure(name: str, error: PellucidError) -> dict[str, str]:
