@@ -14,10 +14,19 @@ from pellucid.metrics.localization.pointing import HitRate
 from pellucid.metrics.randomization.classes import RandomLogit
 from pellucid.metrics.randomization.efficient import EfficientMPRT
 from pellucid.metrics.randomization.weights import ModelParameterRandomization
+from pellucid.metrics.robustness.attack import ExplanationAttack
+from pellucid.metrics.robustness.psc import PredictionSaliencyCorrelation
+from pellucid.metrics.robustness.retrained import Repeatability, Reproducibility
 
 CURVES = [DeletionAUC(4), InsertionAUC(4)]
 PLACES = [IoU(), Dice(), IoU("otsu"), HitRate()]
-EVERY = [*CURVES, *PLACES, ModelParameterRandomization(1), EfficientMPRT(), RandomLogit()]
+MOVED = [
+    ExplanationAttack(steps=4, tries=1),
+    PredictionSaliencyCorrelation(pairs=3),
+    Repeatability(),
+    Reproducibility(),
+]
+EVERY = [*CURVES, *PLACES, ModelParameterRandomization(1), EfficientMPRT(), RandomLogit(), *MOVED]
 
 
 @pytest.fixture
