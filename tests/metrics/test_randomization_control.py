@@ -1,6 +1,7 @@
 """The control that must fail: edges of the image get the worst value of every metric here; orders and draws."""
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from pellucid.core.errors import BadOption, CannotDo
-from pellucid.core.model import Model, OutputSpec
+from pellucid.core.model import Abilities, Model, OutputSpec
 from pellucid.core.perwindow import answered
 from pellucid.core.prepare import InputSpec
 from pellucid.core.probe import Probe, Scene
@@ -185,6 +186,41 @@ def test_running_statistics_start_anew_and_layers_without_a_start_are_named(stan
     assert float(net.norm.running_mean) == 5
     assert score.detail["without an initialization of their own"] == [""]
     assert "running statistics" in score.detail["buffers"]
+
+
+def test_a_layer_without_a_start_keeps_its_mean(stand):
+    """A scale of ones stays, for of mean 0 it would leave a dead network."""
+
+    class Scale(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(2))
+
+        def forward(self, x):
+            return x * self.weight.view(1, 2, 1, 1)
+
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), Scale(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2))
+    model = Model(net, (InputSpec(),), OutputSpec())
+    score = scored(ModelParameterRandomization(1), model, torch.rand(1, 1, 8, 8), InputXGradient())
+    assert torch.isfinite(score.values).all()
+    assert score.detail["without an initialization of their own"] == ["1"]
+
+
+def test_a_scripted_model_is_drawn_anew():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        script = torch.jit.trace(net, torch.rand(1, 1, 8, 8))
+    model = Model(script, (InputSpec(),), OutputSpec(), can=Abilities(hooks=False, edits=False, rules=False))
+    before = {k: v.clone() for k, v in script.state_dict().items()}
+    for metric in (ModelParameterRandomization(2), EfficientMPRT()):
+        score = scored(metric, model, torch.rand(1, 1, 8, 8), InputXGradient())
+        assert torch.isfinite(score.values).all()
+        assert abs(float(score.values)) < 0.9
+        assert score.detail["without an initialization of their own"] == ["0", "3"]
+    assert all(torch.equal(before[k], v) for k, v in script.state_dict().items())
 
 
 @pytest.mark.parametrize("metric", [ModelParameterRandomization(2), EfficientMPRT()], ids=lambda m: m.name)

@@ -17,7 +17,7 @@ from pellucid.metrics.randomization.beside import Again, made_again
 
 Order = Literal["cascading", "independent"]
 NO_WEIGHTS = "the model shows no weights"
-BUFFERS = "running statistics of a normalization start anew with its weights"
+BUFFERS = "running statistics of a normalization start anew with its weights, where the layer has a start of its own"
 _NEXT_DRAW = 100_003  # beyond any number of levels, so that draws share no seed
 
 
@@ -33,7 +33,7 @@ def stages_of(module: nn.Module, levels: int) -> list[list[str]]:
 
 
 def without_start(module: nn.Module) -> list[str]:
-    """Layers with weights and no initialization of their own: they get normal values of the spread they had."""
+    """Layers with weights and no initialization of their own (of exported files, say): see ``_refresh``."""
     return [n for n, m in module.named_modules() if next(m.parameters(recurse=False), None) is not None and not _own(m)]
 
 
@@ -53,9 +53,12 @@ def fresh_maps(
     for stage, names in enumerate(stages):
         if order == "independent" and stage:
             module = copy.deepcopy(probe.model.module)
-        module.cpu()  # drawn there, so that every device draws alike
-        _refresh(module, names, probe.scene.seed + stage + draw * _NEXT_DRAW)
-        module.to(device)
+        seed = probe.scene.seed + stage + draw * _NEXT_DRAW
+        if device.type == "cpu":
+            _refresh(module, names, seed)
+        else:  # drawn on the CPU, so that every device draws alike
+            _refresh(module.cpu(), names, seed)
+            module.to(device)
         identity = Identity("randomized", digest="randomized")
         again = probe.on(replace(probe.model, module=module, identity=identity, _traces={}))
         yield made_again(explainer, again, probe)
@@ -90,14 +93,19 @@ def _own(layer: nn.Module) -> bool:
 
 
 def _refresh(module: nn.Module, names: list[str], seed: int) -> None:
-    """Draw fresh weights from each layer's own initialization; layers without one get the spread they had."""
+    """Draw fresh weights from each layer's own initialization.
+
+    Layers without one get normal values of the mean and the spread they had, which leaves a scale of ones as it is: of
+    mean 0 it would silence everything behind it.
+    """
+    layers = dict(module.named_modules())  # scripted modules have no get_submodule
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(seed)
-        for name in names:
-            layer = module.get_submodule(name)
+        for layer in map(layers.__getitem__, names):
             if _own(layer):
                 layer.reset_parameters()  # pyright: ignore[reportCallIssue] -- every layer of torch that has one
                 continue
             for parameter in layer.parameters(recurse=False):
-                spread = float(parameter.std()) if parameter.numel() > 1 else 1.0
-                parameter.copy_(torch.randn(parameter.shape) * spread)
+                many = parameter.numel() > 1
+                mean, spread = (float(parameter.mean()), float(parameter.std())) if many else (0.0, 1.0)
+                parameter.copy_(mean + torch.randn(parameter.shape) * spread)
