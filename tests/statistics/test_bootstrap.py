@@ -61,6 +61,11 @@ def test_clusters_may_come_in_any_order_and_by_any_name(radii):
     assert (mixed.low, mixed.high) == pytest.approx((sorted_.low, sorted_.high), abs=1e-12)
 
 
+def test_labels_may_be_of_several_types(radii):
+    mixed = np.array([1, "b", 2.5] * 10, dtype=object)
+    assert interval(radii[:30], mixed, by=PLAIN).clusters == 3
+
+
 def test_undefined_items_are_counted_and_left_out(radii):
     holes = radii[:50].copy()
     holes[[3, 10, 11]] = np.nan
@@ -147,6 +152,7 @@ def test_few_patients_are_noted():
     [
         (lambda: interval([1.0, 2.0], ["a"]), "2 items and clusters of shape"),
         (lambda: interval([1.0, 2.0], ["a", None]), "1 of 2 items have no label among the clusters"),
+        (lambda: interval([1.0, 2.0], [1.0, math.nan]), "1 of 2 items have no label among the clusters"),
         (lambda: interval([1.0, math.inf]), "a value is infinite"),
         (lambda: interval([1.0, 2.0], [1, 1], strata=["x", "y"]), "a cluster lies in two strata"),
         (lambda: interval([[1.0, 2.0], [1.0, 3.0]]), "the mean of rows with several numbers"),

@@ -131,6 +131,10 @@ def test_a_table_is_laid_out(table):
     assert (crossed(columns).rows == found.rows).all()
 
 
+def test_names_may_be_of_several_types(table):
+    assert crossed(table.assign(reader_id=[7, "b"] * 6)).readers == ("7", "b")
+
+
 def test_missing_reads_are_refused_or_counted(table):
     holes = table.drop(index=[5])
     with pytest.raises(Unfit, match="1 of 12 reads are missing, such as c1 by 3 in x"):
@@ -148,6 +152,7 @@ def test_missing_reads_are_refused_or_counted(table):
         (lambda t: crossed(t.drop(columns="arm")), "no column 'arm' in the table of reads"),
         (lambda t: crossed(t.iloc[:0]), "the table of reads is empty"),
         (lambda t: crossed(t.assign(reader_id=[np.nan] * 12)), "12 reads have no reader_id"),
+        (lambda t: crossed(t.assign(reader_id=[pd.NA, "a"] * 6)), "6 reads have no reader_id"),
         (lambda t: crossed(t).of_case(t["rating"], "truth"), "truth differs between reads of c1, c2, c3"),
         (lambda t: column(t, "trust"), "no column 'trust'"),
     ],

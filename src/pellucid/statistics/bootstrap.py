@@ -122,10 +122,22 @@ def labels(given: ArrayLike | None, count: int, what: str) -> NDArray[Any]:
     found = np.asarray(given)
     if found.shape != (count,):
         raise Unfit(f"{count} items and {what} of shape {found.shape}", f"give one of the {what} for each item")
-    blank = [x is None or (isinstance(x, float) and math.isnan(x)) for x in found.tolist()]
-    if any(blank):
-        raise Unfit(f"{sum(blank)} of {count} items have no label among the {what}", "name the patient of every item")
-    return found
+    holes = int(blank(found).sum())
+    if holes:
+        raise Unfit(f"{holes} of {count} items have no label among the {what}", f"complete the {what}")
+    # names of several types have no order
+    return found.astype(str) if found.dtype == object else found
+
+
+def blank(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where nothing is written: None, NaN, the NA of pandas, or an empty text.
+
+    Args:
+        values: labels or decisions.
+    """
+    if values.dtype.kind in "iub":
+        return np.zeros(len(values), dtype=bool)
+    return np.array([v is None or str(v) in ("nan", "NaN", "<NA>", "NaT", "") for v in values.tolist()], dtype=bool)
 
 
 def grouped(values: ArrayLike, clusters: ArrayLike | None = None, strata: ArrayLike | None = None) -> Grouped:

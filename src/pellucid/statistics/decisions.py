@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pellucid.statistics.bootstrap import Floats
+from pellucid.statistics.bootstrap import Floats, blank
 from pellucid.statistics.errors import Unfit
 from pellucid.statistics.reads import column
 
@@ -91,7 +91,7 @@ def amounts(table: "Table", name: str) -> Floats:
     """
     given = _optional(table, name)
     try:
-        values = np.array([np.nan if b else float(v) for v, b in zip(given, _blank(given), strict=True)])
+        values = np.array([np.nan if b else float(v) for v, b in zip(given, blank(given), strict=True)])
     except (TypeError, ValueError) as error:
         raise Unfit(
             f"column {name} holds more than numbers: {error}", "give numbers, and nothing where missing"
@@ -104,7 +104,7 @@ def amounts(table: "Table", name: str) -> Floats:
 def _named(table: "Table", name: str) -> NDArray[Any]:
     """A column of labels without a hole."""
     values = column(table, name)
-    holes = _blank(values)
+    holes = blank(values)
     if holes.any() or not len(values):
         raise Unfit(f"{int(holes.sum())} of {len(values)} reads have no {name}", f"fill in the {name} of every read")
     return values.astype(str)
@@ -115,27 +115,22 @@ def _optional(table: "Table", name: str) -> NDArray[Any]:
     return column(table, name) if name in table else np.full(len(column(table, "reader_id")), None, dtype=object)
 
 
-def _blank(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Where nothing is written: None, NaN, pandas' NA or an empty text."""
-    return np.array([v is None or str(v) in ("nan", "NaN", "<NA>", "NaT", "") for v in values.tolist()], dtype=bool)
-
-
 def _same(one: NDArray[Any], two: NDArray[Any]) -> Floats:
     """1 where they say the same, 0 where not, NaN where either says nothing."""
     same = np.array([a == b for a, b in zip(one.tolist(), two.tolist(), strict=True)], dtype=np.float64)
-    return np.where(_blank(one) | _blank(two), np.nan, same)
+    return np.where(blank(one) | blank(two), np.nan, same)
 
 
 def _codes(values: NDArray[Any]) -> Floats:
     """A number for each word; NaN for none."""
     words = [str(v) for v in values.tolist()]
-    return np.where(_blank(values), np.nan, np.unique(words, return_inverse=True)[1].astype(np.float64))
+    return np.where(blank(values), np.nan, np.unique(words, return_inverse=True)[1].astype(np.float64))
 
 
 def _speaks(words: NDArray[Any], truth: NDArray[Any], name: str) -> None:
     """A column that never uses a word of the truth was coded otherwise, and would count as always wrong."""
-    said = {v for v, b in zip(words.tolist(), _blank(words), strict=True) if not b}
-    true = {v for v, b in zip(truth.tolist(), _blank(truth), strict=True) if not b}
+    said = {v for v, b in zip(words.tolist(), blank(words), strict=True) if not b}
+    true = {v for v, b in zip(truth.tolist(), blank(truth), strict=True) if not b}
     if said and true and not said & true:
         examples = ", ".join(sorted(map(repr, said))[:3]), ", ".join(sorted(map(repr, true))[:3])
         raise Unfit(f"{name} says {examples[0]} where the truth says {examples[1]}", "code both with the same words")

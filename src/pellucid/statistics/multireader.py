@@ -205,10 +205,9 @@ def _analysis(kind: Kind, values: Floats, shared: Floats, arms: tuple[str, ...],
         pairs = tuple(_untested(values, arms, i, j, replace(blank, note=note)) for i, j in combinations(range(t), 2))
         return Analysis(kind, math.nan, (t - 1.0, df), math.nan, pairs, alone, note)
     ratio = parts.ms_t / spread
-    if kind == "FRRC":
-        statistic, p = (t - 1) * ratio, float(special.chdtrc(t - 1, (t - 1) * ratio))
-    else:
-        statistic, p = ratio, float(special.fdtrc(t - 1, df, ratio)) if math.isfinite(df) else math.nan
+    # F with endless degrees of freedom is chi-square over its own
+    p = float(special.fdtrc(t - 1, df, ratio) if math.isfinite(df) else special.chdtrc(t - 1, (t - 1) * ratio))
+    statistic = (t - 1) * ratio if kind == "FRRC" else ratio
     error = math.sqrt(2 / r * spread)
     pairs = tuple(_pair(values, arms, i, j, error, df, blank) for i, j in combinations(range(t), 2))
     return Analysis(kind, statistic, (t - 1.0, df), p, pairs, alone)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pellucid.statistics.bootstrap import blank
 from pellucid.statistics.errors import Unfit
 
 if TYPE_CHECKING:
@@ -129,9 +130,11 @@ def _coded(values: NDArray[Any], name: str) -> tuple[tuple[str, ...], NDArray[np
     """The names in order, and for each row the number of its own."""
     if not len(values):
         raise Unfit("the table of reads is empty", "give one row a read")
-    blank = [v is None or v != v for v in values.tolist()]  # noqa: PLR0124  NaN, of whatever type
-    if any(blank):
-        raise Unfit(f"{sum(blank)} reads have no {name}", f"fill in the {name} of every read")
+    holes = int(blank(values).sum())
+    if holes:
+        raise Unfit(f"{holes} reads have no {name}", f"fill in the {name} of every read")
+    # names of several types have no order
+    values = values.astype(str) if values.dtype == object else values
     found, number = np.unique(values, return_inverse=True)
     return tuple(str(f) for f in found), number.astype(np.intp)
 
