@@ -20,11 +20,12 @@ OURS = ("run", "picture", "comparing", "fitting", "pneumonia", "common")
 @pytest.fixture
 def study(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.syspath_prepend(str(FOLDER))
-    before = list(sys.path)
+    before, others = list(sys.path), {name: sys.modules.pop(name) for name in OURS if name in sys.modules}
     yield importlib.import_module("run")
     sys.path[:] = before
     for name in OURS:
         sys.modules.pop(name, None)
+    sys.modules.update(others)
 
 
 @pytest.fixture(scope="module")
