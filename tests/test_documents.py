@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from pellucid.cli.main import app
 from pellucid.core.explainer import Explainer
 from pellucid.testing import check_explainer
+from pellucid.workbench.registry import metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("adr/*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")])
@@ -163,3 +164,10 @@ def test_every_target_of_the_makefile_is_explained() -> None:
     assert explained == set(phony[1].split())
     assert {"demo", "test", "check", "integration", "bench", "docs", "help", "clean"} <= explained
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+
+
+def test_the_page_on_evaluation_names_every_metric_and_no_other() -> None:
+    text = (ROOT / "docs" / "evaluation.md").read_text("utf-8")
+    named = set(re.findall(r"`([A-Z][A-Za-z]+)(?::[^`]*)?`", text))
+    ours = {name for name, cls in metrics().items() if cls.__module__.startswith("pellucid.")}
+    assert named == ours
