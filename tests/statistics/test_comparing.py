@@ -6,6 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from pellucid.statistics.bootstrap import Resampling
 from pellucid.statistics.comparing import compare, critical_difference, holm, rank
@@ -121,6 +122,12 @@ def test_holm_by_hand():
     three = compare(PUBLISHED[:, :3], VARIANTS[:3], by=QUICK)
     assert [(c.first, c.second) for c in three] == [VARIANTS[:2], (VARIANTS[0], VARIANTS[2]), VARIANTS[1:3]]
     assert [c.adjusted for c in three] == pytest.approx(holm([c.p for c in three]))
+
+
+def test_holm_is_that_of_statsmodels():
+    ps = np.random.default_rng(0).random(30) ** 3
+    ps[4] = ps[9]
+    assert holm(ps) == pytest.approx(multipletests(ps, method="holm")[1].tolist(), abs=1e-15)
 
 
 def test_ranks_of_what_is_plain_are_sure():

@@ -175,7 +175,7 @@ def roe_metz(structure, rng, *, readers=5, normal=25, diseased=25, mu=1.5, arms=
 
 @pytest.mark.parametrize("structure", ROE_METZ)
 def test_errors_of_the_first_kind(structure):
-    rng, studies = np.random.default_rng(1997), 800
+    rng, studies = np.random.default_rng(1997), 600
     found = [analyze(roc(*roe_metz(structure, rng)), ("a", "b")).rrrc.p < 0.05 for _ in range(studies)]
     assert np.mean(found) == pytest.approx(0.05, abs=3 * math.sqrt(0.05 * 0.95 / studies))
 

@@ -134,15 +134,14 @@ def holm(ps: Sequence[float]) -> list[float]:
     Args:
         ps: one for each hypothesis.
 
-    Source: holm1979simple.
+    Source: holm1979simple; as statsmodels' ``multipletests``, which stops to collect garbage at every call.
     """
-    from statsmodels.stats.multitest import multipletests  # loads pandas: only where it is used
-
     given = np.asarray(ps, dtype=np.float64)
-    known = ~np.isnan(given)
+    # NaN sorts last
+    order = np.argsort(given)[: int((~np.isnan(given)).sum())]
+    steps = given[order] * np.arange(len(order), 0, -1)
     adjusted = np.full(len(given), np.nan)
-    if known.any():
-        adjusted[known] = multipletests(given[known], method="holm")[1]
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return adjusted.tolist()
 
 
