@@ -268,6 +268,18 @@ def test_a_method_that_refuses_elsewhere_is_undefined_with_its_reason(metric, ne
     assert score.detail["refused"] == ["Stand refuses there: there is nothing to see"]
 
 
+@pytest.mark.parametrize(
+    "metric", [ModelParameterRandomization(), EfficientMPRT(), RandomLogit()], ids=lambda m: m.name
+)
+def test_a_constant_map_costs_nothing(metric, nets, model_of, stand):
+    method = stand(lambda p: torch.full((2, 1, 6, 6), 3.0))
+    probe = Probe(model_of(nets.linear(6, classes=2), 2), nets.noise(2, 1, 6, 6), ClassScore(1))
+    score = metric(probe, method(probe), method, None)
+    assert torch.isnan(score.values).all()
+    assert all("constant" in reason for reason in score.reasons)
+    assert probe.spent.own.forwards == 0
+
+
 @pytest.mark.parametrize("draws", [0, -1])
 def test_draws_outside_their_range(draws):
     with pytest.raises(BadOption, match="at least 1 draw"):

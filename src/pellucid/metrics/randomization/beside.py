@@ -63,6 +63,11 @@ class Beside:
         self._magnitudes: list[Tensor] = []
         self._refused: dict[str, None] = {}
 
+    @property
+    def hopeless(self) -> bool:
+        """Whether the map of no item can be compared with anything: then nothing need be asked."""
+        return bool(torch.isnan(self._here).flatten(1).any(1).all())
+
     def add(self, again: Again) -> None:
         """Compare one more."""
         ready = self.measure.ready(again.maps)

@@ -79,6 +79,8 @@ class RandomLogit(Metric):
             draw = torch.Generator().manual_seed(probe.scene.seed)
             rivals = rivals[:, [int(torch.randint(rivals.shape[1], (1,), generator=draw))]]
         beside, needs = Beside(maps, self.similarity, answer.signed), explainer.needs(probe.model, probe.inputs)
+        if beside.hopeless:
+            return Score.undefined(self, probe.batch, beside.measure.words)
         for column in rivals.T:
             target = _Exchanged(probe.target, mine, column)
             there = Probe(probe.model, probe.inputs, target, needs, probe.scene, probe.precision)

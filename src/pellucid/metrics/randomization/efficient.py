@@ -1,6 +1,6 @@
 """Whether a map becomes more disorderly when the model has learned nothing."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, log2
 from typing import Annotated, ClassVar
 
@@ -79,6 +79,8 @@ class EfficientMPRT(Metric):
         if maps is None or not stages or not isinstance(answer, Attribution):
             return Score.undefined(self, probe.batch, NO_WEIGHTS if not stages else NO_MAP)
         blank, bins = blank_reasons(maps), self.bins or sturges(maps[0].numel())
+        if all(blank):
+            return replace(Score.undefined(self, probe.batch, ""), reasons=blank)
         before = entropies(maps, bins)
         again = [fresh for draw in range(self.draws) for fresh in fresh_maps(probe, explainer, stages, draw)]
         after = torch.stack([entropies(fresh.maps, bins) for fresh in again])

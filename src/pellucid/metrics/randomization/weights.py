@@ -86,6 +86,8 @@ class ModelParameterRandomization(Metric):
         if maps is None or not stages or not isinstance(answer, Attribution):
             return Score.undefined(self, probe.batch, NO_WEIGHTS if not stages else NO_MAP)
         beside = Beside(maps, self.similarity, answer.signed)
+        if beside.hopeless:
+            return Score.undefined(self, probe.batch, beside.measure.words)
         for draw in range(self.draws):
             for again in fresh_maps(probe, explainer, stages, draw, self.order):
                 beside.add(again)
