@@ -208,6 +208,15 @@ def test_readers_who_agree_leave_nothing_to_test_with():
     assert found.rrrc.differences[0].difference.value == 0
 
 
+def test_the_same_reads_twice_leave_nothing_to_test_with():
+    ratings, truth = roe_metz("LL", np.random.default_rng(3), arms=1)
+    found = analyze(roc(np.concatenate([ratings, ratings]), truth), ("a", "b"))
+    for analysis in (found.rrrc, found.frrc, found.rrfc):
+        assert math.isnan(analysis.p)
+        assert analysis.note == "readers and arms do not vary: nothing to test with"
+        assert analysis.arms[0].bounded
+
+
 def test_three_arms_make_three_pairs():
     ratings, truth = roe_metz("LL", np.random.default_rng(0), arms=3)
     found = analyze(roc(ratings, truth), ("a", "b", "c"))

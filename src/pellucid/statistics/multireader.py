@@ -19,6 +19,8 @@ from pellucid.statistics.interval import Interval, checked_level
 from pellucid.statistics.merits import Merit
 
 Kind = Literal["RRRC", "FRRC", "RRFC"]
+# of figures between 0 and 1; a true spread is many orders above
+ROUNDING = 1e-14
 WORDS: dict[Kind, str] = {
     "RRRC": "random readers and random cases",
     "FRRC": "these readers, random cases",
@@ -200,7 +202,7 @@ def _analysis(kind: Kind, values: Floats, shared: Floats, arms: tuple[str, ...],
         return Analysis(kind, math.nan, (math.nan, math.nan), math.nan, pairs, alone, note)
     parts = components(values, shared, blank.clusters)
     spread, df = _error(kind, parts, t)
-    if spread <= 0:
+    if spread <= ROUNDING:
         note = "readers and arms do not vary: nothing to test with"
         pairs = tuple(_untested(values, arms, i, j, replace(blank, note=note)) for i, j in combinations(range(t), 2))
         return Analysis(kind, math.nan, (t - 1.0, df), math.nan, pairs, alone, note)
