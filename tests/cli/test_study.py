@@ -17,7 +17,7 @@ from pellucid.study.folder import ITEMS, MANIFEST, SCORES
 from pellucid.study.table import Row, read_rows
 
 Command = Callable[..., object]
-FILMS = 10
+FILMS = 6
 MODEL = (MODELS / "pneumonia").as_posix()
 PLAN = """
 name = "films"
@@ -52,12 +52,12 @@ def study(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def real(tmp_path: Path, shared_data: Path) -> Path:
-    """A study of ten real films, two seeds."""
+    """A study of six real films, two methods, two seeds."""
     stored = np.load(shared_data / "xray_pneumoniamnist" / "pneumoniamnist.npz")
     images, truth = stored["test_images"], stored["test_labels"].ravel()
-    chosen = np.r_[np.flatnonzero(truth == 0)[:5], np.flatnonzero(truth == 1)[:5]]
+    chosen = np.r_[np.flatnonzero(truth == 0)[: FILMS // 2], np.flatnonzero(truth == 1)[: FILMS // 2]]
     films(tmp_path / "films", images[chosen], [("normal", "pneumonia")[truth[i]] for i in chosen])
-    (tmp_path / "study.toml").write_text(PLAN.format(model=MODEL))
+    (tmp_path / "study.toml").write_text(PLAN.format(model=MODEL).replace(', "Occlusion:window=14,stride=14"', ""))
     return tmp_path / "study.toml"
 
 
@@ -107,7 +107,7 @@ def test_a_killed_study_goes_on_and_ends_in_the_same_table(pellucid: Command, re
     fresh = pellucid("study", "run", real, "--out", tmp_path / "fresh", "--json")
     assert not [w for w in fresh.json["said"] if "there already" in w]
     rows, others = read_rows(out / SCORES), read_rows(tmp_path / "fresh" / SCORES)
-    assert len(rows) == len(others) == 2 * FILMS * 3 * 4
+    assert len(rows) == len(others) == 2 * FILMS * 2 * 4
     for row, other in zip(rows, others, strict=True):
         same(row, other)
     third = pellucid("study", "run", real, "--out", out, "--json")
@@ -115,7 +115,7 @@ def test_a_killed_study_goes_on_and_ends_in_the_same_table(pellucid: Command, re
     for row, other in zip(read_rows(out / SCORES), rows, strict=True):
         same(row, other)
     assert {line["mean"]["clusters"] for line in third.json["summary"]["lines"] if line["metric"] == "Sparseness"} == {
-        5
+        3
     }
 
 
@@ -216,3 +216,46 @@ def test_a_method_that_does_not_fit_is_told_and_costs_no_case(pellucid: Command,
     (skipped,) = done.json["summary"]["skipped"]
     assert skipped[0] == "AttentionRollout"
     assert {line["method"] for line in done.json["summary"]["lines"]} == {"GradCAM"}
+
+
+def test_protocols_and_reads_of_the_study_end_in_verdicts(pellucid: Command, study: Path, tmp_path: Path) -> None:
+    reads = ["reader_id,case_id,arm,truth,final_decision"]
+    reads += [
+        f"r{r},c{c},{arm},1,{int(arm != 'AI' or c % 2)}" for r in (1, 2) for c in range(6) for arm in ("AI", "AI + map")
+    ]
+    (study.parent / "reads.csv").write_text("\n".join(reads) + "\n")
+    added = 'reads = "reads.csv"\nprotocols = ["own.toml"]\n'
+    study.write_text(study.read_text().replace("seeds", added + "seeds"))
+    criterion = """[[criterion]]
+id = "{id}"
+tier = "{tier}"
+dimension = "d"
+metric = "{metric}"
+relation = ">"
+value = 0.0
+unit = "1"
+quote = "q"
+source = "s"
+source_status = "verified"
+"""
+    told = [("sparse", "automated", "Sparseness"), ("curve", "automated", "NormalizedDeletionAUC:steps=2")]
+    told += [("right", "prospective", "reads.accuracy")]
+    text = "".join(criterion.format(id=i, tier=t, metric=m.partition(":")[0]) for i, t, m in told)
+    head = 'id = "own"\nversion = 1\ntitle = "t"\nsource = "s"\n'
+    (study.parent / "own.toml").write_text(head + text)
+    out = tmp_path / "out"
+    done = pellucid("study", "run", study, "--out", out, "--json")
+    assert done.code == 0, done.err
+    assert len(done.json["verdicts"]) == 3, "one for each method"
+    states = {c["id"]: c["verdict"] for c in done.json["verdicts"][0]["criteria"]}
+    assert set(states) == {"sparse", "curve", "right"}
+    assert states["curve"] != "NOT MEASURED", "metrics of the protocol are measured as well"
+    page = (out / "study.html").read_text()
+    assert "prospective" in page
+    gated = pellucid("gate", out, "--protocol", study.parent / "own.toml", "--json")
+    assert gated.json["verdicts"] == done.json["verdicts"]
+    (out / "reads.csv").write_text("reader_id\n")
+    assert (
+        "reads.csv was changed"
+        in pellucid("gate", out, "--protocol", study.parent / "own.toml", "--json").json["problem"]
+    )

@@ -167,7 +167,7 @@ def test_undefined_scores_are_counted_with_their_reasons(simulated: ModuleType) 
     lost = Row(case="row 70", patient="row 70", model="m", reason="UnreadableImage: no image")
     finding = only(gate(Bench([*simulated.rows(values), lost]), own(simulated, {}))).findings[0]
     assert finding.state == "PASS"
-    assert "6 of 66 items undefined (the map is constant)" in finding.words
+    assert "6 of 66 items undefined (the map is constant; UnreadableImage: no image)" in finding.words
     none = only(gate(Bench(simulated.rows([math.nan] * 5)), own(simulated, {}))).findings[0]
     assert none.state == "NOT MEASURED"
 

@@ -12,7 +12,7 @@ from pellucid.cli import face
 from pellucid.core.errors import PellucidError
 from pellucid.show.words import number, unit_word
 from pellucid.study.delivery import Delivered, deliver_study, read_study
-from pellucid.study.folder import SCORES, Folder
+from pellucid.study.folder import PAGE, Folder
 from pellucid.study.plan import load_study
 from pellucid.study.running import prepare, run_study
 from pellucid.study.summary import Line, by_metric
@@ -87,7 +87,9 @@ def _tell(done: Delivered, folder: Path, as_json: bool) -> None:
         face.err.print(f"[bold red]{escape(case)}, {escape(model)}[/]: {escape(reason)}", soft_wrap=True)
     for method, model, reason in done.summary.skipped:
         face.out.print(f"{method} of {model}: {reason}", highlight=False)
-    face.out.print(f"look at: {folder / SCORES}", soft_wrap=True)
+    for verdict in done.verdicts:
+        face.out.print(f"{verdict.protocol.id}, {verdict.method}: {verdict.words}", highlight=False)
+    face.out.print(f"look at: {folder / PAGE}", soft_wrap=True)
 
 
 def _table(title: str, lines: Sequence[Line]) -> Table:

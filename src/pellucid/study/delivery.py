@@ -1,16 +1,21 @@
 """A study written down: the table, its summary, the verdicts of its protocols and the page."""
 
-import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pellucid.core.atomic import write_bytes, write_text
-from pellucid.study.folder import READS_TABLE, SCORES, SUMMARY, Folder, finished
+from pellucid.core.errors import PellucidError
+from pellucid.io.trust import sha256_of
+from pellucid.study.folder import PAGE, READS_TABLE, SCORES, SUMMARY, Folder, finished
+from pellucid.study.gating import Bench, gate
+from pellucid.study.page import render_study
+from pellucid.study.readings import read_reads
 from pellucid.study.running import Ran, Ready
 from pellucid.study.summary import Summary, summarize
 from pellucid.study.table import Row, read_rows, rows_of, write_rows
+from pellucid.study.verdicts import Verdict
 from pellucid.workbench.recording import Recorder
 
 
@@ -24,6 +29,7 @@ class Delivered:
         summary: what the table comes to.
         said: about the run.
         files: written, by kind.
+        verdicts: of the study's own protocols.
     """
 
     name: str
@@ -31,6 +37,7 @@ class Delivered:
     summary: Summary
     said: tuple[str, ...]
     files: Mapping[str, Path]
+    verdicts: tuple[Verdict, ...] = ()
 
     def plain(self) -> dict[str, object]:
         """As JSON types; the rows are in the table."""
@@ -39,6 +46,7 @@ class Delivered:
             "rows": len(self.rows),
             "said": list(self.said),
             "summary": self.summary.plain(),
+            "verdicts": [v.plain() for v in self.verdicts],
             "files": {k: str(v) for k, v in self.files.items()},
         }
 
@@ -59,17 +67,35 @@ def deliver_study(ready: Ready, folder: Folder, ran: Ran, recorder: Recorder) ->
     if ran.found:
         said.append(f"{ran.found} of {len(ran.items)} items were there already from an earlier run")
     if ran.failures:
-        said.append(f"{len(ran.failures)} items came to nothing: each is a row of the table with its reason")
+        said.append(
+            f"{len(ran.failures)} of {len(ran.items)} items came to nothing: rows of the table with their reasons"
+        )
     summary = summarize(rows)
     files = {"scores": write_rows(rows, folder.path / SCORES)}
-    told = {"said": said, "summary": summary.plain()}
-    files["summary"] = write_text(folder.path / SUMMARY, json.dumps(told, indent=1, ensure_ascii=False))
     if ready.study.reads is not None:
         files["reads"] = write_bytes(folder.path / READS_TABLE, ready.study.reads.read_bytes())
+    verdicts, unfit = _verdicts(ready, rows)
+    said += unfit
+    files["page"] = write_text(folder.path / PAGE, render_study(ready.manifest, ran.items, summary, verdicts, said))
+    told = {"said": said, "summary": summary.plain(), "verdicts": [v.plain() for v in verdicts]}
+    files["summary"] = write_text(folder.path / SUMMARY, json.dumps(told, indent=1, ensure_ascii=False))
     folder.finish(ready.manifest)
-    digest = hashlib.sha256(files["scores"].read_bytes()).hexdigest()
-    recorder.exported("study", "study", digest)
-    return Delivered(ready.study.plan.name, rows, summary, tuple(said), files)
+    for kind in ("scores", "page"):
+        recorder.exported("study", kind, sha256_of(files[kind]))
+    return Delivered(ready.study.plan.name, rows, summary, tuple(said), files, verdicts)
+
+
+def _verdicts(ready: Ready, rows: Sequence[Row]) -> tuple[tuple[Verdict, ...], list[str]]:
+    """Of the study's protocols; one that cannot be held against it is told, and costs nothing else."""
+    reads = read_reads(ready.study.reads) if ready.study.reads is not None else None
+    found: list[Verdict] = []
+    unfit = []
+    for protocol in ready.study.protocols:
+        try:
+            found += gate(Bench(rows, reads), protocol)
+        except PellucidError as error:
+            unfit.append(f"protocol {protocol.id} could not be held against the study: {error}")
+    return tuple(found), unfit
 
 
 def read_study(path: Path) -> Delivered:

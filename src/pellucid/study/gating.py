@@ -110,7 +110,8 @@ class _Judge:
         self._check_unit(criterion, rows)
         missing = lost(self.bench.rows, self.subject[0], self.subject[2])
         values, units = self._values([*rows, *missing], criterion)
-        finding = self._judged(criterion, estimate(values, units, criterion.statistic, self.by), rows)
+        found = estimate(values, units, criterion.statistic, self.by)
+        finding = self._judged(criterion, found, [*rows, *missing])
         levels = self._levels(criterion, rows)
         return replace(finding, levels=levels, change=self._change(criterion, rows, name))
 

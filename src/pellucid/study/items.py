@@ -136,6 +136,7 @@ def _curve(score: Score) -> list[dict[str, Any]]:
     if not isinstance(share, list) or not isinstance(curve, list) or not curve or not isinstance(curve[0], list):
         return []
     points = [_number(v) for v in curve[0]]
+    share = share[0] if share and isinstance(share[0], list) else share  # a curve may have points of its own
     return [{"share": share, "curve": points}] if None not in points and len(points) == len(share) else []
 
 
