@@ -9,7 +9,7 @@ from pellucid.core.card import Cost
 from pellucid.core.errors import BadOption
 from pellucid.core.model import Identity, Model, OutputSpec
 from pellucid.core.prepare import InputSpec
-from pellucid.core.probe import Probe, Scene
+from pellucid.core.probe import Probe, Retrained, Scene
 from pellucid.core.target import ClassScore
 from pellucid.explain.cam import GradCAM
 from pellucid.explain.gradient import InputXGradient, Saliency
@@ -38,6 +38,7 @@ def weights(*shape, seed=0):
 
 def scored(metric, model, x, others, method=None, label=0):
     method = method or InputXGradient()
+    others = [o if isinstance(o, Retrained) else Retrained(o) for o in others]
     scene = Scene(retrained=tuple(others))
     probe = Probe(model, x, ClassScore(label), method.needs(model, {"image": x}), scene)
     score = metric(probe, method(probe), method, None)

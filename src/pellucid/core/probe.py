@@ -25,6 +25,23 @@ Need = tuple[Ask, str | None]
 
 
 @dataclass(frozen=True, eq=False)
+class Retrained:
+    """Another model of the same task.
+
+    Args:
+        model: with the same labels.
+        inputs: the case as it takes it; None: as this model does.
+        onto: brings its maps, "batch *space", to this model's grid; None: they are on it.
+        scene: of its inputs; None: this model's.
+    """
+
+    model: Model
+    inputs: Inputs | None = None
+    onto: Callable[[Tensor], Tensor] | None = None
+    scene: "Scene | None" = None
+
+
+@dataclass(frozen=True, eq=False)
 class Scene:
     """What surrounds the inputs: where they lie, what is marked in them, and what may replace a hidden part.
 
@@ -41,7 +58,7 @@ class Scene:
             or blur it is; None: it follows from the inputs.
         before_s: seconds that the case took before the first pass, by step (reading, preparing); those not in it are
             not known.
-        retrained: other models of the same task, which take the same inputs and have the same labels.
+        retrained: other models of the same task.
         readers: masks "*space" of the same finding by each of several readers, on the primary input's grid.
     """
 
@@ -52,7 +69,7 @@ class Scene:
     seed: int = 0
     background: Mapping[str, Tensor] | None = None
     fills: Callable[[Infill], Mapping[str, Tensor]] | None = None  # of a window
-    retrained: tuple[Model, ...] = ()
+    retrained: tuple[Retrained, ...] = ()
     before_s: Mapping[str, float] = field(default_factory=dict)
     readers: Mapping[str, Tensor] = field(default_factory=dict)
 

@@ -212,6 +212,12 @@ def over_places(shown: Sequence[_Shown], pairs: Sequence[Pair], measure: str, se
 
     What is drawn are the voxels' ranks, their place in the strongest tenth, or their structural similarity, as they
     are in the whole image.
+
+    Args:
+        shown: the maps.
+        pairs: that count, at least one.
+        measure: of ``MethodAgreement``.
+        seed: of the draws.
     """
     shapes = [common_blocks(shown[a].positive.shape, (shown[a].cell, shown[b].cell)) for a, b in pairs]
     tiles = tuple(min(_TILES, *(s[axis] for s in shapes)) for axis in range(len(shapes[0])))

@@ -16,7 +16,8 @@ from pellucid.core.image import Modality
 from pellucid.core.infill import Infill
 from pellucid.core.metric import Metric, PanelMetric
 from pellucid.core.model import Model
-from pellucid.core.probe import Probe
+from pellucid.core.probe import Probe, Retrained
+from pellucid.core.space import resample
 from pellucid.core.target import Target
 from pellucid.engines.choosing import measure_engines
 from pellucid.engines.selfcheck import EngineReport
@@ -191,8 +192,18 @@ def _opened(case: Case, loaded: LoadedModel, request: Request) -> Opened:
     spent = {"preparing": time.perf_counter() - started}
     if request.reading_s is not None:
         spent["reading"] = request.reading_s
-    scene = replace(opened.scene, background=request.background, retrained=request.retrained, before_s=spent)
+    others = tuple(_other(model, opened, request) for model in request.retrained)
+    scene = replace(opened.scene, background=request.background, retrained=others, before_s=spent)
     return replace(opened, scene=scene)
+
+
+def _other(model: Model, opened: Opened, request: Request) -> Retrained:
+    """Another model with the case as it takes it, and the way of its maps to this model's grid."""
+    if model.inputs == opened.model.inputs:
+        return Retrained(model)
+    its = open_case(opened.case, model, request.seed, request.infills)
+    there, here = its.prepared[model.primary].grid, opened.prepared[opened.model.primary].grid
+    return Retrained(model, its.inputs, lambda maps: resample(maps[:, None], there, here)[:, 0], its.scene)
 
 
 def _methods(request: Request) -> Sequence[Explainer]:

@@ -16,7 +16,7 @@ from pellucid.core.explanation import Answer
 from pellucid.core.metric import Metric, Score
 from pellucid.core.model import Model
 from pellucid.core.perwindow import answered
-from pellucid.core.probe import Probe
+from pellucid.core.probe import Probe, Retrained
 from pellucid.metrics.likeness import Values, part_iou, spearman, structure, top_part
 from pellucid.metrics.maps import NO_MAP, blank_reasons, on_grid, ranked
 from pellucid.metrics.robustness.noise import same_decision
@@ -47,8 +47,8 @@ class _Retrained(Metric, ABC, abstract=""):
         """See ``Metric``."""
         return sum((_cost(probe, explainer, m) for m in self._chosen(probe)), Cost())
 
-    def _chosen(self, probe: Probe) -> list[Model]:
-        return [m for m in probe.scene.retrained if same_architecture(m, probe.model) is self.same]
+    def _chosen(self, probe: Probe) -> list[Retrained]:
+        return [m for m in probe.scene.retrained if same_architecture(m.model, probe.model) is self.same]
 
     def __call__(
         self, probe: Probe, answer: Answer, explainer: Explainer, region: Bool[Tensor, "*space"] | None
@@ -87,14 +87,16 @@ class _Compared:
     identical: int = 0
     left_out: dict[str, str] = field(default_factory=dict)
 
-    def add(self, probe: Probe, explainer: Explainer, model: Model) -> None:
+    def add(self, probe: Probe, explainer: Explainer, given: Retrained) -> None:
         """Explain with another model; one that cannot be compared is listed."""
+        model = given.model
         name = f"{model.identity.name} {model.identity.version}".strip() + f" ({model.digest[:8]})"
         try:
-            _check_alike(probe.model, model)
-            other = probe.on(model, explainer.needs(model, probe.inputs))
+            _check_alike(probe.model, given)
+            other = _opened(probe, explainer, given)
             there = on_grid(answered(explainer, other), other)
-            same = same_decision(probe, other.output).tolist()
+            alike = other.target.label == probe.target.label
+            same = [alike and s for s in same_decision(probe, other.output).tolist()]
         except PellucidError as error:
             self.left_out[name] = error.problem
             return
@@ -102,6 +104,7 @@ class _Compared:
         if there is None:
             self.left_out[name] = NO_MAP
             return
+        there = there if given.onto is None else given.onto(there)
         self.names.append(name)
         self.identical += model.digest == probe.model.digest
         self.agree.append(same)
@@ -147,18 +150,27 @@ def same_architecture(one: Model, other: Model) -> bool:
     return first == second
 
 
-def _check_alike(one: Model, other: Model) -> None:
-    """Refuse a model that takes something else, or says something else."""
-    if one.inputs != other.inputs or one.inference != other.inference:
-        raise BadOption("it prepares the image differently", "give a model with the same inputs in its card")
-    specs = one.output, other.output
+def _check_alike(one: Model, other: Retrained) -> None:
+    """Refuse a model that says something else, or whose inputs are not at hand."""
+    if other.inputs is None and one.inputs != other.model.inputs:
+        raise BadOption("it prepares the image differently", "give the case as it takes it")
+    specs = one.output, other.model.output
     if len({(s.task, s.labels, s.activation, s.unit) for s in specs}) > 1:
         raise BadOption("its output means something else", "give a model with the same labels in its card")
 
 
-def _cost(probe: Probe, explainer: Explainer, model: Model) -> Cost:
+def _opened(probe: Probe, explainer: Explainer, given: Retrained) -> Probe:
+    """A probe of another model: of the same bound target, or, on inputs of its own, of one bound there."""
+    if given.inputs is None:
+        return probe.on(given.model, explainer.needs(given.model, probe.inputs))
+    needs = explainer.needs(given.model, given.inputs)
+    other = Probe(given.model, given.inputs, probe.targets, needs, given.scene, probe.precision)
+    return other.at(probe.aim)
+
+
+def _cost(probe: Probe, explainer: Explainer, given: Retrained) -> Cost:
     try:
-        other = probe.on(model, ())
+        other = _opened(probe, explainer, given)
         return shared_cost(explainer.card.asks | {Ask.OUTPUT}) + explainer.cost(other)
     except PellucidError:
         return Cost()  # it will be left out, and the detail will say why
@@ -209,8 +221,9 @@ class Repeatability(_Retrained):
 class Reproducibility(_Retrained):
     """Whether models of another architecture, trained for the same task, are explained alike.
 
-    As Repeatability, over those models given (``--retrained``) whose parameters have other names or shapes. Methods
-    that read layers see another resolution there, which lowers the value by itself.
+    As Repeatability, over those models given (``--retrained``) whose parameters have other names or shapes; a map on
+    another grid is brought to this model's. Methods that read layers see another resolution there, which lowers the
+    value by itself.
 
     Returns:
         Score, higher is more reproducible; undefined without a model of another architecture.
