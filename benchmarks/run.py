@@ -24,8 +24,9 @@ BENCHMARKS = (
     "shapley",
     "partition",
     "windows",
+    "evaluation",
 )
-LONG = ("engines", "loops")  # light, unless the whole is asked for
+LONG = ("engines", "loops", "evaluation")  # light, unless the whole is asked for
 
 
 def main(arguments: list[str]) -> int:
