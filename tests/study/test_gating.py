@@ -172,6 +172,18 @@ def test_undefined_scores_are_counted_with_their_reasons(simulated: ModuleType) 
     assert none.state == "NOT MEASURED"
 
 
+def test_hits_of_every_patient_are_a_share(simulated: ModuleType) -> None:
+    """Wilson's lower bound of 60 of 60 is 60 / (60 + 1.96^2); where values may be anything, nothing is known."""
+    hits = only(gate(Bench(simulated.rows([1.0] * 60, "HitRate")), own(simulated, {"metric": "HitRate"}))).findings[0]
+    assert hits.state == "PASS"
+    assert hits.found is not None
+    assert hits.found.low == pytest.approx(60 / (60 + 1.96**2), abs=1e-4)
+    still = only(
+        gate(Bench(simulated.rows([0.0] * 60, "SensitivityNorm")), own(simulated, {"metric": "SensitivityNorm"}))
+    ).findings[0]
+    assert still.state == "INCONCLUSIVE"
+
+
 def test_the_same_value_everywhere_is_no_interval(simulated: ModuleType) -> None:
     finding = only(gate(Bench(simulated.rows([0.9] * 50)), own(simulated, {}))).findings[0]
     assert finding.state == "INCONCLUSIVE"

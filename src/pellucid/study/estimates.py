@@ -31,7 +31,9 @@ def fitting() -> Iterator[None]:
         raise InputError(error.problem, error.mend) from error
 
 
-def estimate(values: Floats, units: Sequence[str], statistic: Statistic, by: Resampling) -> Interval:
+def estimate(
+    values: Floats, units: Sequence[str], statistic: Statistic, by: Resampling, shares: bool = False
+) -> Interval:
     """A statistic over the cases with its interval.
 
     The mean by drawing patients anew; a share by Wilson's, patients with several answers counting for what they are
@@ -43,6 +45,7 @@ def estimate(values: Floats, units: Sequence[str], statistic: Statistic, by: Res
         units: the patient of each.
         statistic: over the items.
         by: resamples, seed and level.
+        shares: whether values lie between 0 and 1: then the mean of zeros and ones is a share.
 
     Raises:
         InputError: a share of values that are neither 0 nor 1.
@@ -51,6 +54,8 @@ def estimate(values: Floats, units: Sequence[str], statistic: Statistic, by: Res
         efron1979bootstrap, wilson1927probable.
     """
     with fitting():
+        if statistic == "mean" and shares and np.isin(values[~np.isnan(values)], (0.0, 1.0)).all():
+            statistic = "share"  # hits of every patient: a bootstrap is mute there, and Wilson is not
         if statistic == "mean":
             return interval(values, list(units), by=by)
         if statistic == "share":

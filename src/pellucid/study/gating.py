@@ -13,7 +13,7 @@ from pellucid.statistics.bootstrap import Floats, Resampling
 from pellucid.statistics.interval import Interval
 from pellucid.study.estimates import change, estimate, still_needed
 from pellucid.study.plan import metric_of
-from pellucid.study.table import STRATA, Row, lost
+from pellucid.study.table import STRATA, Row, between_0_and_1, lost
 from pellucid.study.verdicts import Change, Finding, Level, Side, Verdict, side_of, verdict_of
 from pellucid.workbench.registry import make_explainer, spell
 
@@ -110,7 +110,7 @@ class _Judge:
         self._check_unit(criterion, rows)
         missing = lost(self.bench.rows, self.subject[0], self.subject[2])
         values, units = self._values([*rows, *missing], criterion)
-        found = estimate(values, units, criterion.statistic, self.by)
+        found = estimate(values, units, criterion.statistic, self.by, between_0_and_1(name))
         finding = self._judged(criterion, found, [*rows, *missing])
         levels = self._levels(criterion, rows)
         return replace(finding, levels=levels, change=self._change(criterion, rows, name))
@@ -144,7 +144,7 @@ class _Judge:
             names = sorted({r.stratum(column) for r in rows})
             for name in names if len(names) > 1 else ():
                 values, units = self._values([r for r in rows if r.stratum(column) == name], criterion)
-                found = estimate(values, units, criterion.statistic, self.by)
+                found = estimate(values, units, criterion.statistic, self.by, between_0_and_1(rows[0].metric))
                 levels.append(
                     Level(column, name, verdict_of(found, criterion) if found.count else "NOT MEASURED", found)
                 )

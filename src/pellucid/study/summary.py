@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from pellucid.statistics.bootstrap import STANDARD, Floats, Resampling, by_stratum, interval
+from pellucid.statistics.bootstrap import STANDARD, Floats, Resampling
 from pellucid.statistics.comparing import Comparison, Ranking, compare, rank
 from pellucid.statistics.interval import Interval
-from pellucid.study.table import STRATA, Row, groups_of, lost, values_of
+from pellucid.study.estimates import estimate
+from pellucid.study.table import STRATA, Row, between_0_and_1, groups_of, lost, values_of
 
 _AXES = ("model", "target", "method", "metric")
 _FEWEST_METHODS = 2
@@ -117,12 +118,15 @@ def _line(found: Sequence[Row], rows: Sequence[Row], by: Resampling) -> Line:
     missing = lost(rows, first.model, first.method)
     values, patients = values_of([*found, *missing])
     reasons = Counter(r.reason for r in (*found, *missing) if math.isnan(r.value))
-    strata = {}
+    strata, shares = {}, between_0_and_1(first.metric)
     for column in STRATA:
         levels = [r.stratum(column) for r in found]
         if len(set(levels)) > 1:
-            strata[column] = by_stratum(values[: len(found)], levels, patients[: len(found)], by=by)
-    mean = interval(values, patients, by=by)
+            strata[column] = {
+                name: estimate(*values_of([r for r in found if r.stratum(column) == name]), "mean", by, shares)
+                for name in sorted(set(levels))
+            }
+    mean = estimate(values, patients, "mean", by, shares)
     return Line(*(str(getattr(first, a)) for a in _AXES), first.unit, first.direction, mean, dict(reasons), strata)
 
 

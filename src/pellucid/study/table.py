@@ -15,6 +15,7 @@ from pellucid.core.atomic import write_bytes, write_text
 from pellucid.core.errors import InputError
 from pellucid.statistics.bootstrap import Floats
 from pellucid.study.items import Item
+from pellucid.workbench.registry import metrics
 
 PARQUET = "scores.parquet"
 UNKNOWN = "not known"
@@ -191,6 +192,16 @@ def groups_of(rows: Iterable[Row], *columns: str) -> dict[tuple[str, ...], list[
         if row.metric:
             found.setdefault(tuple(str(getattr(row, c)) for c in columns), []).append(row)
     return found
+
+
+def between_0_and_1(metric: str) -> bool:
+    """Whether no value of a metric lies elsewhere.
+
+    Args:
+        metric: with its parameters.
+    """
+    known = metrics().get(metric.partition(":")[0])
+    return known is not None and known.card.interval in ("0 to 1", "0 or 1")
 
 
 def lost(rows: Iterable[Row], model: str, method: str = "") -> list[Row]:
