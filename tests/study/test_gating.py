@@ -282,8 +282,8 @@ def test_the_change_against_an_earlier_study_is_paired(simulated: ModuleType) ->
 def test_a_wrong_criterion_is_named(simulated: ModuleType, change: dict[str, object], words: str | None) -> None:
     bench = Bench(simulated.rows([0.9] * 10))
     if words is None:
-        text = simulated.protocol(change).replace('statistic = "mean"', "parameters = { sampels = 3 }")
-        with pytest.raises(BadOption, match="'c0': SensitivityNorm has no parameter 'sampels=3'"):
+        text = simulated.protocol(change).replace('statistic = "mean"', "parameters = { sample = 3 }")
+        with pytest.raises(BadOption, match="'c0': SensitivityNorm has no parameter 'sample=3'"):
             gate(bench, parse_protocol(text))
         return
     with pytest.raises(InputError, match=words):

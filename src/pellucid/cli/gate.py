@@ -16,7 +16,7 @@ from pellucid.study.folder import READS_TABLE, SCORES, finished
 from pellucid.study.gating import Bench, Choice, gate
 from pellucid.study.junit import bounds_words, junit_of, needed_words
 from pellucid.study.readings import Reads, read_reads
-from pellucid.study.table import Row, read_rows
+from pellucid.study.table import STRATA, Row, read_rows
 from pellucid.study.verdicts import SAYS, Finding, Verdict, exit_code
 
 _COLORS = {"PASS": "green", "INDICATIVE": "green", "FAIL": "bold red", "INCONCLUSIVE": "yellow", "NOT MEASURED": "dim"}
@@ -110,9 +110,9 @@ def _show(verdict: Verdict) -> None:
 
 
 def _show_beside(finding: Finding) -> None:
-    for level in finding.levels:
+    for level in finding.levels if finding.state != "NOT MEASURED" else ():
         found = bounds_words(level.found)
-        where = f"{finding.criterion.id}, {level.column} {escape(level.name)}"
+        where = f"{finding.criterion.id}, {STRATA[level.column]} {escape(level.name)}"
         face.out.print(f"  {where}: {found}, {level.found.clusters} patients, {_colored(level.state)}", highlight=False)
     change = finding.change
     if change is not None:
