@@ -19,6 +19,7 @@ from pellucid.core.sweep import Asking, SweptMetric
 from pellucid.metrics.faithfulness.curves import DeletionAUC, InsertionAUC
 
 _NO_FALL = "the fill does not change the score"
+_HIGHER = "the fill scores higher than the image: a share of its fall means nothing"
 _ROUNDING = 1e-6  # of the larger end, below which both ends of the curve are the same
 
 
@@ -28,7 +29,7 @@ class _Normalized(SweptMetric, ABC, abstract=""):
 
     against: Annotated[
         Literal["random", "ends"],
-        "what is 0: the area of random order, or the score of the fill (1 is the image's, either way per change)",
+        "what is 0: the area of random order, or the score of the fill (1 is that of the image)",
     ] = "random"
     steps: Annotated[int, "points of the curve after the first"] = 20
     block: Annotated[float | None, "edge of the units in the grid's unit (mm, or px); None: single voxels"] = None
@@ -61,7 +62,10 @@ class _Normalized(SweptMetric, ABC, abstract=""):
         image, fill = (ends if isinstance(self._curve(), DeletionAUC) else ends.flip(1)).T
         values = self._of(score, image, fill)
         flat = ((image - fill).abs() <= _ROUNDING * ends.abs().amax(1)).tolist()
-        reasons = tuple(r or (_NO_FALL if f else "") for r, f in zip(score.reasons, flat, strict=True))
+        higher = (fill > image).tolist() if self.against == "ends" else [False] * len(flat)
+        reasons = tuple(
+            r or (_NO_FALL if f else _HIGHER if h else "") for r, f, h in zip(score.reasons, flat, higher, strict=True)
+        )
         values[[bool(r) for r in reasons]] = torch.nan
         return Score(self.name, values, reasons, self.settings(), {**score.detail, "area": score.values.tolist()})
 
@@ -70,19 +74,21 @@ class _Normalized(SweptMetric, ABC, abstract=""):
     ) -> Float[Tensor, " batch"]:
         if self.against == "ends":
             return (score.values - fill) / (image - fill)
-        return (score.values - torch.tensor(score.detail["random"], dtype=torch.float64)) / (image - fill)
+        random = torch.tensor(score.detail["random"], dtype=torch.float64)
+        return (score.values - random) / (image - fill).abs()  # whichever end is higher, less is a faster fall
 
 
 @dataclass(frozen=True)
 class NormalizedDeletionAUC(_Normalized):
     """Area under the deletion curve in shares of the score's change, counted from random order.
 
-    ``(AUC - AUC_random) / (S(x) - S(fill))``: below 0 the map makes the score fall faster than chance does. With
+    ``(AUC - AUC_random) / |S(x) - S(fill)|``: below 0 the map makes the score fall faster than chance does. With
     ``against=ends``, ``(AUC - S(fill)) / (S(x) - S(fill))``: a map that takes everything at once has 0. One number for
     cases of any unit; with few random orders it is noisy on a single case.
 
     Returns:
-        Score without a unit, lower is better; undefined for a constant map or a fill that leaves the score as is.
+        Score without a unit, lower is better; undefined for a constant map, a fill that leaves the score as is,
+        and against the ends for one that scores higher than the image.
 
     Raises:
         BadOption: no random order, fewer than 2 steps, or another reference.
@@ -99,7 +105,7 @@ class NormalizedDeletionAUC(_Normalized):
         measures=Property.FAITHFULNESS,
         shows="how much faster the score falls than in random order, as a share of its fall",
         caution="hidden voxels may leave the data's distribution; depends on the fill, which is named",
-        equation=r"(\mathrm{AUC} - \mathrm{AUC}_{\mathrm{random}}) \,/\, (S(x) - S(b))",
+        equation=r"(\mathrm{AUC} - \mathrm{AUC}_{\mathrm{random}}) \,/\, |S(x) - S(b)|",
         source="petsiuk2018rise",
         cost_note="that of DeletionAUC, and none beside it",
         direction="lower",
@@ -116,12 +122,13 @@ class NormalizedDeletionAUC(_Normalized):
 class NormalizedInsertionAUC(_Normalized):
     """Area under the insertion curve in shares of the score's change, counted from random order.
 
-    ``(AUC - AUC_random) / (S(x) - S(fill))``: above 0 the map brings the score back faster than chance does. With
+    ``(AUC - AUC_random) / |S(x) - S(fill)|``: above 0 the map brings the score back faster than chance does. With
     ``against=ends``, ``(AUC - S(fill)) / (S(x) - S(fill))``: a map that brings all back at once has 1. One number
     for cases of any unit; with few random orders it is noisy on a single case.
 
     Returns:
-        Score without a unit, higher is better; undefined for a constant map or a fill that leaves the score as is.
+        Score without a unit, higher is better; undefined for a constant map, a fill that leaves the score as is,
+        and against the ends for one that scores higher than the image.
 
     Raises:
         BadOption: no random order, fewer than 2 steps, or another reference.
@@ -138,7 +145,7 @@ class NormalizedInsertionAUC(_Normalized):
         measures=Property.FAITHFULNESS,
         shows="how much faster the score comes back than in random order, as a share of its rise",
         caution="starts from an image no scanner made; depends on the fill, which is named",
-        equation=r"(\mathrm{AUC} - \mathrm{AUC}_{\mathrm{random}}) \,/\, (S(x) - S(b))",
+        equation=r"(\mathrm{AUC} - \mathrm{AUC}_{\mathrm{random}}) \,/\, |S(x) - S(b)|",
         source="petsiuk2018rise",
         cost_note="that of InsertionAUC, and none beside it",
         direction="higher",
