@@ -95,7 +95,9 @@ def case(model: Model, x: Tensor, target: Target, label: int, steps: int) -> Cas
     """With the ranks of the absolute gradient."""
     found = EXPLAINER(Probe(model, x, target, EXPLAINER.needs(model, {model.primary: x}))).collapsed(model.primary)
     order = found.flatten().argsort(stable=True)
-    ranks = torch.empty(len(order)).index_copy_(0, order, torch.arange(len(order), dtype=torch.float32))
+    ranks = torch.empty(len(order), dtype=torch.float64).index_copy_(
+        0, order, torch.arange(len(order), dtype=torch.float64)
+    )
     return Case(model, x, target, label, ranks.view(1, 1, *x.shape[2:]), steps)
 
 
