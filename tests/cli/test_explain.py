@@ -12,6 +12,7 @@ from PIL import Image as Picture
 
 from pellucid.guide.panel import USUAL_METRICS
 from pellucid.io.archive import load_explanation
+from pellucid.show.words import number
 from pellucid.workbench.registry import metrics
 
 Command = Callable[..., object]
@@ -255,3 +256,47 @@ def test_several_cases_get_an_index(pellucid: Command, classifier: Path, gray_pi
     index = (tmp_path / "o" / "index.html").read_text()
     assert "one/report.html" in index
     assert "two/report.html" in index
+
+
+def test_several_settings_of_one_method_and_metric_stand_apart(
+    pellucid: Command, classifier: Path, gray_picture: Path, tmp_path: Path
+) -> None:
+    """Of two settings under one name none hides the other: not in the table, on the page, or among the files."""
+    metrics = ["DeletionAUC:steps=4", "DeletionAUC:steps=4,block=64"]
+    methods = ["Occlusion:window=50,stride=50", "Occlusion:window=100,stride=100"]
+    words = ["evaluate", gray_picture, "--model", classifier, "--trust-code", "--out", tmp_path / "o", "--no-checks"]
+    words += [w for m in metrics for w in ("--metric", m)] + [w for m in methods for w in ("--method", m)]
+    done = pellucid(*words, "--json")
+    assert done.code == 0, done.err
+    case = done.json["cases"][0]
+    assert [s["method"] for s in case["scores"]] == [m for m in methods for _ in metrics]
+    assert len({s["value"] for s in case["scores"]}) == 4
+    archives = [v for k, v in case["files"].items() if k.startswith("archive")]
+    windows = [load_explanation(Path(path)).provenance.settings["window"] for path in archives]
+    assert windows == [50, 100]
+    page = Path(case["files"]["report"]).read_text()
+    told = pellucid(*words).out
+    for score in case["scores"]:
+        assert f"{score['value']:.3g}" in told
+        assert number(score["value"]) in page
+    for name in (*methods, *metrics):
+        assert name in page
+
+
+def test_no_number_is_cut_in_two_and_what_is_undefined_says_why(
+    pellucid: Command, classifier: Path, gray_picture: Path, tmp_path: Path
+) -> None:
+    words = ["evaluate", gray_picture, "--model", classifier, "--trust-code", "--out", tmp_path / "o", "--no-checks"]
+    measured = ["Sparseness", "Entropy", "Dice", "IoU", "AverageDrop"]
+    words += [w for m in measured for w in ("--metric", m)]
+    told = pellucid(*words).out
+    values = done_values(pellucid(*words, "--json").json)
+    assert len(values) > 2 * len(METHODS)
+    missing = [value for value in values if value not in told]
+    assert missing == []
+    assert told.count("no expert or planted region") == 1
+    assert "undefined: Dice, IoU: no expert or planted region" in told
+
+
+def done_values(results: dict) -> list[str]:
+    return [f"{s['value']:.3g}" for s in results["cases"][0]["scores"] if s["value"] is not None]

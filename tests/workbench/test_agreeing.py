@@ -61,7 +61,7 @@ def test_signed_and_unsigned_maps_are_compared_by_their_positive_part(explained:
 def test_a_map_that_shows_nothing_is_left_out_with_the_reason(explained: Make) -> None:
     values = np.random.default_rng(3).random((20, 20))
     maps = [explained(values, method="A"), explained(values, null=5.0, method="B"), explained(-values, method="C")]
-    (found,) = agreements(maps, [answer(e, ground(e.image.grid, e.prepared)) for e in maps])
+    (found,) = agreements(maps, ["A", "B", "C"], [answer(e, ground(e.image.grid, e.prepared)) for e in maps])
     assert found.names == ("A",)
     assert [name for name, _ in found.left_out] == ["B", "C"]
     assert all(why for _, why in found.left_out)
@@ -71,7 +71,7 @@ def test_each_target_has_its_own_and_below_the_operating_point_it_is_withheld(ex
     values = np.random.default_rng(4).random((20, 20))
     maps = [explained(values, target=t, method=m, score=s) for t, s in (("mass", 2), ("edema", 0)) for m in ("A", "B")]
     read = [answer(e, ground(e.image.grid, e.prepared)) for e in maps]
-    mass, edema = agreements(maps, read)
+    mass, edema = agreements(maps, ["A", "B"] * 2, read)
     assert (mass.target, mass.withheld) == ("mass", "")
     assert set(edema.plain()) == {"target", "withheld"}
-    assert agreements(maps[:1], read[:1]) == ()
+    assert agreements(maps[:1], ["A"], read[:1]) == ()

@@ -53,7 +53,7 @@ def test_a_method_is_made_from_text(text, made) -> None:
         ("", UnknownName, "no method named ''"),
         ("Dice", UnknownName, "no method named 'Dice'"),
         ("GlobalSurrogate", UnknownName, "explains a model from many cases: pellucid cohort takes it"),
-        ("Occlusion:size=3", BadOption, r"no parameter 'size=3'\. parameters: window, stride, infill"),
+        ("Occlusion:size=3", BadOption, r"no parameter 'size'\. parameters: window, stride, infill"),
         ("Occlusion:window", BadOption, "no parameter 'window'"),
         ("InputXGradient:x=1", BadOption, "parameters: none"),
         ("Occlusion:window=wide", BadOption, "window must be float, got 'wide'"),
@@ -71,7 +71,7 @@ def test_text_that_makes_no_method_is_answered(text, error, words) -> None:
 
 def test_a_metric_takes_its_words_and_no_others() -> None:
     assert make_metric("dice:threshold=otsu").threshold == "otsu"
-    with pytest.raises(BadOption, match="threshold must be area or otsu, got 'most'"):
+    with pytest.raises(BadOption, match="threshold must be area or otsu or fixed or share, got 'most'"):
         make_metric("dice:threshold=most")
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -20,12 +21,12 @@ from pellucid.io.models import load_model
 from pellucid.io.reader import Cases, iter_cases, read_cases, read_only_mask
 from pellucid.show.words import CHECKS
 from pellucid.workbench.delivery import Checked, checked, deliver, overview
-from pellucid.workbench.evaluating import ALL_MAPS
+from pellucid.workbench.evaluating import ALL_MAPS, Scored
 from pellucid.workbench.gathering import Wish, background_of
 from pellucid.workbench.job import Finished, Request
 from pellucid.workbench.measured import beside
 from pellucid.workbench.recording import Recorder
-from pellucid.workbench.registry import make_explainer, make_metric, metrics
+from pellucid.workbench.registry import make_explainer, make_metric, metrics, told_apart
 
 CasePath = Annotated[Path, typer.Argument(help="An image file, a DICOM series folder, a folder of images, or a CSV.")]
 ModelPath = Annotated[Path, typer.Option("--model", help="model.toml, TorchScript, .pt2, MONAI bundle folder or ONNX.")]
@@ -162,6 +163,7 @@ def _request(
 
 
 _FEW = 3  # metrics that have room beside the maps' names; more stand in a table of their own
+_NUMBER, _PADDING, _FRAME = 9, 3, 5  # characters of -1.23e-05, around each column, and around the first
 
 
 @dataclass(frozen=True)
@@ -290,36 +292,63 @@ def summary(done: Finished) -> dict[str, object]:
 
 def show(done: Finished) -> None:
     """A case's results for a person."""
+    panel = done.panel
+    rows = list(zip(panel.names, [e.provenance for e in panel.explanations], strict=True))
+    named = list(zip(done.scores, told_apart([s.metric for s in done.scores]), strict=True))
+    of_maps = [(s, n) for s, n in named if s.method != ALL_MAPS]
+    values = {(s.method, s.target, n): s.value for s, n in of_maps}
+    measured = list(dict.fromkeys(n for _, n in of_maps))
+    beside_maps = measured if len(measured) <= _FEW else []
     table = Table(title=f"{done.opened.case.name}: {done.applicability.words}")
-    names = list(dict.fromkeys(s.metric.name for s in done.scores if s.method != ALL_MAPS))
-    beside_maps = names if len(names) <= _FEW else []
     for column in ("method", "target", "ms", "passes", *beside_maps, "doubts"):
         table.add_column(column, overflow="fold")
-    values = {(s.method, s.target, s.metric.name): s.value for s in done.scores}
-    made = [e.provenance for e in done.panel.explanations]
-    for one in made:
+    for name, one in rows:
         table.add_row(
-            one.method,
+            name,
             one.target,
             f"{one.ms:.0f}",
             f"{one.own[0]}+{one.own[1]}",
-            *(_number(values.get((one.method, one.target, n))) for n in beside_maps),
+            *(_number(values.get((name, one.target, n))) for n in beside_maps),
             str(len(one.warnings)) if one.warnings else "",
         )
     face.out.print(table)
-    if not beside_maps and names:
-        down = Table(title="metrics down, maps across; -: undefined")
-        down.add_column("metric", no_wrap=True)
-        for title in done.panel.titles:
-            down.add_column(title, overflow="fold")
-        for name in names:
-            down.add_row(name, *(_number(values.get((m.method, m.target, name)), "-") for m in made))
-        face.out.print(down)
-    for scored in (s for s in done.scores if s.method == ALL_MAPS):
-        said = scored.reason or " ".join((_number(scored.value), *(f"({words})" for words in beside(scored.score))))
-        face.out.print(f"{scored.metric.name} of {scored.target}: {said}", highlight=False)
-    for method, reason in done.panel.skipped:
+    if not beside_maps:
+        columns = [{n: values.get((name, one.target, n)) for n in measured} for name, one in rows]
+        _show_down(measured, list(zip(panel.titles, columns, strict=True)))
+    _show_undefined(of_maps)
+    for scored, name in named:
+        if scored.method == ALL_MAPS:
+            said = scored.reason or " ".join((_number(scored.value), *(f"({w})" for w in beside(scored.score))))
+            face.out.print(f"{name} of {scored.target}: {said}", highlight=False)
+    for method, reason in panel.skipped:
         face.out.print(f"{method} skipped: {reason}", highlight=False)
+
+
+def _show_down(measured: Sequence[str], across: Sequence[tuple[str, Mapping[str, float | None]]]) -> None:
+    """Metrics down, maps across; as many tables as the console is too narrow for, so that no number is cut in two."""
+    room = max(1, (face.out.width - max(map(len, measured), default=0) - _FRAME) // (_NUMBER + _PADDING))
+    for start in range(0, len(across) if measured else 0, room):
+        table = Table(title="metrics down, maps across; -: undefined")
+        table.add_column("metric", no_wrap=True)
+        some = across[start : start + room]
+        for title, _ in some:
+            table.add_column(title, overflow="fold", min_width=_NUMBER)
+        for name in measured:
+            table.add_row(name, *(_number(values[name], "-") for _, values in some))
+        face.out.print(table)
+
+
+def _show_undefined(scores: Sequence[tuple[Scored, str]]) -> None:
+    """Each reason once, with the metrics it is the reason of and for how many maps."""
+    found: dict[str, dict[str, int]] = {}
+    for scored, name in scores:
+        if math.isnan(scored.value):
+            of = found.setdefault(scored.reason, {})
+            of[name] = of.get(name, 0) + 1
+    maps = len({(scored.method, scored.target) for scored, _ in scores})
+    for reason, of in found.items():
+        words = ", ".join(n if count == maps else f"{n} ({count} of {maps} maps)" for n, count in of.items())
+        face.out.print(f"undefined: {words}: {reason}", highlight=False, soft_wrap=True)
 
 
 def _number(value: float | None, undefined: str = "undefined") -> str:

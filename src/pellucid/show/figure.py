@@ -156,10 +156,17 @@ def draw_image(
     return _sheet(head, ["Image", second][: len(rows)], rows, _notes(scenery), 2).draw()
 
 
-def draw_panel(explanations: Sequence[Explanation], framing: Framing | None = None) -> Figure:
+def draw_panel(
+    explanations: Sequence[Explanation], framing: Framing | None = None, titles: Sequence[str] = ()
+) -> Figure:
     """One sheet for all maps of a case: the bare image, then each map at the same place and size.
 
     Each map keeps its own scale, written under it: colors of two methods are not comparable.
+
+    Args:
+        explanations: of the case.
+        framing: what is shown of each; None: the usual.
+        titles: of the maps; none: their methods.
 
     Raises:
         BadOption: no explanation.
@@ -169,7 +176,7 @@ def draw_panel(explanations: Sequence[Explanation], framing: Framing | None = No
     framing = framing or Framing()
     sketches = [sketch(e, framing.show_anyway) for e in explanations]
     p = explanations[0].provenance
-    names = [one.explanation.provenance.method for one in sketches]
+    names = titles or [one.explanation.provenance.method for one in sketches]
     stages: list[Stage] = ["contour" if "contour" in o.stages else o.stages[-1] for o in sketches]
     foot = ("each map has a scale of its own: colors of two methods are not comparable",)
     return draw_rows(sketches, names, stages, f"{p.case} \u00b7 target: {p.target}", foot, framing)

@@ -44,12 +44,14 @@ def agreement(explanations: Sequence[Explanation], names: Sequence[str], silence
     )
 
 
-def agreements(explanations: Sequence[Explanation], read: Sequence[Answers]) -> tuple[Agreement, ...]:
+def agreements(
+    explanations: Sequence[Explanation], names: Sequence[str], read: Sequence[Answers]
+) -> tuple[Agreement, ...]:
     """The same for every target with at least two maps, as they were ``read``."""
     found = []
     for target in dict.fromkeys(e.provenance.target for e in explanations):
-        chosen = [(e, a.silence) for e, a in zip(explanations, read, strict=True) if e.provenance.target == target]
+        every = zip(explanations, names, read, strict=True)
+        chosen = [(e, n, a.silence) for e, n, a in every if e.provenance.target == target]
         if len(chosen) > 1:
-            maps = [e for e, _ in chosen]
-            found.append(agreement(maps, [e.provenance.method for e in maps], [silence for _, silence in chosen]))
+            found.append(agreement(*(list(column) for column in zip(*chosen, strict=True))))
     return tuple(found)

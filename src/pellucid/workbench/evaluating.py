@@ -24,7 +24,7 @@ class Scored:
     """One metric of one explanation, or of all of one target.
 
     Args:
-        method: that made the map; ``ALL_MAPS`` for a metric of the panel.
+        method: that made the map, as ``Panel.names`` has it; ``ALL_MAPS`` for a metric of the panel.
         target: that was explained.
         metric: with its card.
         score: for the case (a batch of one).
@@ -104,8 +104,10 @@ def score_panel(
     """
     region, told, each = truth_region(case), progress or _silent, [m for m in metrics if isinstance(m, Metric)]
     benches = [
-        _Bench(explanation, explainer, probe, region, each)
-        for explanation, explainer, probe in zip(panel.explanations, panel.made_by, panel.probes, strict=True)
+        _Bench(name, explanation, explainer, probe, region, each)
+        for name, explanation, explainer, probe in zip(
+            panel.names, panel.explanations, panel.made_by, panel.probes, strict=True
+        )
     ]
     cost = sum((bench.cost for bench in benches), Cost())
     words = (
@@ -115,7 +117,7 @@ def score_panel(
         tell(words)
     out: list[Scored] = []
     for bench in benches:
-        told(f"metrics of {bench.explainer.name}")
+        told(f"metrics of {bench.name}")
         out += bench.scored(told)
     return (*out, *_of_all(panel, [m for m in metrics if isinstance(m, PanelMetric)]))
 
@@ -136,13 +138,15 @@ class _Bench:
 
     def __init__(
         self,
+        name: str,
         explanation: Explanation,
         explainer: Explainer,
         probe: Probe,
         region: str | None,
         metrics: Sequence[Metric],
     ) -> None:
-        self.explainer, self._probe, self._region, self._metrics = explainer, probe, region, metrics
+        self.name, self._explainer = name, explainer
+        self._probe, self._region, self._metrics = probe, region, metrics
         self._answer = explanation.answer
         self._mask = probe.scene.regions[region] if region is not None else None
         swept = [m for m in metrics if isinstance(m, SweptMetric)]
@@ -153,7 +157,7 @@ class _Bench:
     def cost(self) -> Cost:
         """Passes that are still to be made, at most: what metrics share is counted once."""
         alone = [m for m in self._metrics if not isinstance(m, SweptMetric)]
-        each = sum((m.cost(self._probe, self.explainer) for m in alone), self._sweep.cost)
+        each = sum((m.cost(self._probe, self._explainer) for m in alone), self._sweep.cost)
         return each * self._probe.batch
 
     def scored(self, told: Progress) -> list[Scored]:
@@ -161,9 +165,9 @@ class _Bench:
         found: dict[Metric, Score | PellucidError] = dict(zip(self._swept, self._sweep.run(), strict=True))
         for metric in self._metrics:
             if metric not in found:
-                told(f"{metric.name} of {self.explainer.name}")
+                told(f"{metric.name} of {self.name}")
                 try:
-                    found[metric] = metric(self._probe, self._answer, self.explainer, self._mask)
+                    found[metric] = metric(self._probe, self._answer, self._explainer, self._mask)
                 except PellucidError as error:
                     found[metric] = error
         return [self._one(metric, found[metric]) for metric in self._metrics]
@@ -176,7 +180,7 @@ class _Bench:
         region = self._region if metric.card.needs_region else None
         if region == CONSENSUS and len(probe.scene.readers) > 1:
             score = replace(score, detail={**score.detail, "truth": consensus_words(tuple(probe.scene.readers))})
-        return Scored(self.explainer.name, probe.target.name, metric, score, region)
+        return Scored(self.name, probe.target.name, metric, score, region)
 
 
 def _silent(_words: str) -> None:

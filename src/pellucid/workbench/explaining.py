@@ -21,7 +21,7 @@ from pellucid.engines.selfcheck import EngineReport
 from pellucid.show.notebook import NotebookView
 from pellucid.workbench.hastening import engine_words, suited, through_engine
 from pellucid.workbench.opening import Opened
-from pellucid.workbench.registry import spell
+from pellucid.workbench.registry import spell, told_apart
 
 Progress = Callable[[str], None]
 
@@ -69,11 +69,16 @@ class Panel:
     skipped: tuple[tuple[str, str], ...] = ()
 
     @property
+    def names(self) -> list[str]:
+        """Of each explanation: the method, with its parameters where it was asked for with several settings."""
+        return told_apart(self.made_by)
+
+    @property
     def titles(self) -> list[str]:
-        """Of each explanation: the method, with the target where several are explained."""
-        made = [e.provenance for e in self.explanations]
-        several = len({p.target for p in made}) > 1
-        return [f"{p.method}: {p.target}" if several else p.method for p in made]
+        """Of each explanation: its name, with the target where several are explained."""
+        targets = [e.provenance.target for e in self.explanations]
+        several = len(set(targets)) > 1
+        return [f"{name}: {t}" if several else name for name, t in zip(self.names, targets, strict=True)]
 
 
 def explain_case(

@@ -166,7 +166,7 @@ def run_case(
             recorder.created(explanation)
     scores = score_panel(panel, opened.case, request.metrics, progress, announce) if request.metrics else ()
     answers = tuple(answer(e, on) for e in panel.explanations)
-    alike = agreements(panel.explanations, answers)
+    alike = agreements(panel.explanations, panel.names, answers)
     apart = differences(panel.explanations, request.atlas)
     checks = calculation_checks(panel, progress) if request.checks else ()
     return Finished(opened, warned(panel, checks), scores, verdict, {}, answers, alike, apart, checks, budget)
@@ -222,9 +222,10 @@ def save_maps(finished: Finished, folder: Path) -> Finished:
     """
     files: dict[str, Path] = {}
     several = len({e.provenance.target for e in finished.panel.explanations}) > 1
-    for explanation in finished.panel.explanations:
+    for explanation, method in zip(finished.panel.explanations, finished.panel.names, strict=True):
         made = explanation.provenance
-        name = f"{made.method}-{_safe(made.target)}" if several else made.method
+        plain = method if method == made.method else _safe(method)  # with its parameters
+        name = f"{plain}-{_safe(made.target)}" if several else plain
         files[f"archive {name}"] = save_explanation(explanation, folder, name)
         grid = finished.opened.image.grid
         if grid.rank == 3 and grid.calibration is not Calibration.NONE:

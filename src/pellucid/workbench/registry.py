@@ -4,6 +4,8 @@ import importlib
 import os
 import pkgutil
 import types
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import entry_points
@@ -93,6 +95,18 @@ def spell(declared: Explainer | CohortExplainer | Metric | PanelMetric) -> str:
     return ":".join(filter(None, (declared.name, ",".join(f"{name}={_plain(value)}" for name, value in changed))))
 
 
+def told_apart(declared: Sequence[Explainer | CohortExplainer | Metric | PanelMetric]) -> list[str]:
+    """The name of each, with its parameters where one name stands for several settings.
+
+    Example:
+        >>> told_apart([make_metric(m) for m in ("Dice", "HitRate", "HitRate:radius_mm=5")])
+        ['Dice', 'HitRate', 'HitRate:radius_mm=5']
+    """
+    spelled = [spell(one) for one in declared]
+    settings = Counter(text.partition(":")[0] for text in dict.fromkeys(spelled))
+    return [text if settings[one.name] > 1 else one.name for one, text in zip(declared, spelled, strict=True)]
+
+
 def _plain(value: object) -> str:
     if isinstance(value, Infill):
         return value.words
@@ -128,7 +142,7 @@ def _make(base: type[Declared], text: str) -> object:
         key, found, value = part.partition("=")
         if not found or key not in known:
             raise BadOption(
-                f"{declared.__name__} has no parameter {part!r}",
+                f"{declared.__name__} has no parameter {key!r}",
                 f"parameters: {', '.join(known) or 'none'}; write NAME:parameter=value,...",
             )
         chosen[key] = _parse(key, value, known[key].type)

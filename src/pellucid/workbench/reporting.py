@@ -19,6 +19,7 @@ from pellucid.workbench.evaluating import ALL_MAPS, Scored, truth_region
 from pellucid.workbench.job import Finished
 from pellucid.workbench.measured import beside, curve_of, given
 from pellucid.workbench.recording import Recorder
+from pellucid.workbench.registry import told_apart
 from pellucid.workbench.shamming import sham_name
 
 _STATES: dict[str, State] = {"applies": "pass", "unknown": "not measured", "excluded": "fail"}
@@ -48,7 +49,7 @@ def write_report(
     """
     report = case_report(finished, loaded, golden)
     path = pages.write_report(report, folder / REPORT, back=f"../{INDEX}")
-    sheet = draw_panel([m.explanation for m in report.maps], framing_of(report))
+    sheet = draw_panel([m.explanation for m in report.maps], framing_of(report), finished.panel.names)
     picture = write_bytes(folder / PICTURE, png(sheet))
     if recorder is not None:
         recorder.exported(finished.opened.case.name, "report", hashlib.sha256(path.read_bytes()).hexdigest())
@@ -92,7 +93,10 @@ def case_report(finished: Finished, loaded: LoadedModel, golden: Sequence[Golden
         golden=golden_check(golden),
         prediction=panel.explanations[0].prediction,
         maps=maps,
-        scores=tuple(_row(scored, titles, finished) for scored in finished.scores),
+        scores=tuple(
+            _row(scored, name, titles, finished)
+            for scored, name in zip(finished.scores, told_apart([s.metric for s in finished.scores]), strict=True)
+        ),
         region=truth_region(opened.case),
         facts=model_facts(loaded),
         performance=_performance(loaded),
@@ -148,16 +152,17 @@ def source_words(card: Card | MetricCard) -> str:
     return f"{found[1].capitalize()} {found[2]} ({card.source})" if found else card.source
 
 
-def _row(scored: Scored, titles: Sequence[str], finished: Finished) -> ScoreRow:
-    made = [(e.provenance.method, e.provenance.target) for e in finished.panel.explanations]
+def _row(scored: Scored, name: str, titles: Sequence[str], finished: Finished) -> ScoreRow:
+    panel = finished.panel
+    made = list(zip(panel.names, (e.provenance.target for e in panel.explanations), strict=True))
     card = scored.metric.card
     note = MetricNote(
-        name=scored.metric.name,
+        name=name,
         measures=card.measures,
         says=card.shows,
         caution=card.caution,
         direction=card.direction,
-        unit=card.unit.replace("target's unit", finished.panel.probes[0].target.unit),
+        unit=card.unit.replace("target's unit", panel.probes[0].target.unit),
         source=source_words(card),
     )
     return ScoreRow(
