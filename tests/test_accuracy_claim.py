@@ -128,4 +128,8 @@ def test_the_page_quotes_the_results(results):
         ]
         assert f"\n| {measure} | {' | '.join(cells)} |\n" in page, measure
     assert f"{len(results['networks'])} networks" in page
+    areas = [row["auc"]["value"] for row in results["networks"]]
+    assert f"{sum(area > 0.9 for area in areas)} of the {len(areas)} networks" in page
+    low, high = (f"{area:.3f}".lstrip("0") for area in (min(a for a in areas if a > 0.9), max(areas)))
+    assert f"between {low} and {high}" in page
     assert "CC BY 4.0" in page

@@ -152,5 +152,9 @@ def test_the_page_quotes_the_results(results):
         assert row in page, network
         assert found["learned"] == (auc["low"] >= results["counts if the lower bound of its AUC reaches"])
     assert f"{len(tally['as large as the claim'])} of {tally['combinations']} combinations" in page
+    assert f"in {tally['above 0, interval too']}, behind in {tally['below 0, interval too']}." in page
+    own = tally["each may have its own threshold"]
+    assert f"{own['as large as the claim']} of {own['pairs']} pairs" in page
+    assert (tally["first at least .73, second at most .41"] == []) == ("No combination gives\n73% and 41%" in page)
     for choice, found in tally["range when only one choice moves"].items():
         assert f"| {choice} | {100 * found['median']:.0f} | {100 * found['largest']:.0f} |" in page, choice
