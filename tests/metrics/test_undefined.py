@@ -1,14 +1,21 @@
 """What cannot be scored is NaN with a reason, item by item: never 0, never 1, never an error."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
+from pellucid.core.errors import BadOption
 from pellucid.core.explanation import Answer
 from pellucid.core.probe import Probe
 from pellucid.core.target import ClassScore
 from pellucid.explain.gradient import Saliency
+from pellucid.metrics.complexity import EffectiveComplexity
 from pellucid.metrics.faithfulness.curves import DeletionAUC, InsertionAUC
+from pellucid.metrics.faithfulness.infidelity import Infidelity
+from pellucid.metrics.faithfulness.normalized import NormalizedDeletionAUC
+from pellucid.metrics.faithfulness.singles import Monotonicity
 from pellucid.metrics.localization.overlap import Dice, IoU
 from pellucid.metrics.localization.pointing import HitRate
 from pellucid.metrics.randomization.classes import RandomLogit
@@ -127,3 +134,40 @@ def test_an_answer_that_is_no_map(metric, model, nets, region):
     score = metric(probe, Sentence(), Saliency(), region)
     assert bool(torch.isnan(score.values).all())
     assert all("the answer is not a map" in reason for reason in score.reasons)
+
+
+@pytest.mark.parametrize(
+    ("metric", "reason"),
+    [
+        *((m, "the score is the same whatever is hidden or changed") for m in (Monotonicity(), Infidelity())),
+        (Infidelity("noise"), "the score is the same whatever is hidden or changed"),
+        (EffectiveComplexity(), "the fill does not change the score"),
+    ],
+    ids=lambda v: getattr(v, "name", ""),
+)
+def test_a_model_that_never_reacts_praises_no_map(metric, reason, nets, model_of, scored):
+    """Every map would be perfect: each step leaves the score as it is, and no prediction can fail."""
+
+    class Deaf(nn.Module):
+        def forward(self, v):
+            return 1.7 + 1e-17 * v.flatten(1).sum(1, keepdim=True)
+
+    score = scored(metric, model_of(Deaf(), 2), nets.noise(2, 1, 6, 6), nets.noise(2, 1, 6, 6, seed=4))
+    assert undefined(score, reason)
+
+
+def test_a_lead_over_random_order_needs_a_change_to_be_a_share_of(nets, model_of, scored):
+    x = nets.noise(2, 1, 6, 6)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 1))
+    nn.init.constant_(net[1].weight, 0.0)
+    score = scored(DeletionAUC(steps=4), model_of(net, 2), x, nets.noise(2, 1, 6, 6, seed=4))
+    assert torch.isfinite(score.values).all()
+    for said in ("lead over random", "departure"):
+        assert all(math.isnan(v) for v in score.detail[said])
+
+
+@pytest.mark.parametrize("metric", [DeletionAUC, InsertionAUC, NormalizedDeletionAUC])
+@pytest.mark.parametrize("block", [0.0, -3.0, float("nan")])
+def test_blocks_without_an_edge_are_refused(metric, block):
+    with pytest.raises(BadOption, match="expected blocks with an edge above 0"):
+        metric(block=block)

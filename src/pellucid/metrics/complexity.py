@@ -18,6 +18,7 @@ from pellucid.core.infill import Infill
 from pellucid.core.metric import Metric, Score
 from pellucid.core.probe import Probe
 from pellucid.core.sweep import Asking, Hidden, SweptMetric
+from pellucid.metrics.faithfulness.filled import rounding
 from pellucid.metrics.maps import NO_MAP, blank_reasons, on_grid, ranked
 
 _EMPTY = "the map is zero everywhere"
@@ -178,7 +179,7 @@ class EffectiveComplexity(SweptMetric):
             return replace(Score.undefined(self, probe.batch, ""), reasons=reasons)
         fill, whole = self.infill or probe.scene.infills[0], probe.baseline_score.double().cpu()
         counts, none = yield from self._search(ranked(maps), whole, fill)
-        still = (whole == none).tolist()
+        still = ((whole - none).abs() <= rounding(probe, torch.stack([whole, none]))).tolist()
         reasons = tuple(
             r or ("the fill does not change the score" if s else "") for r, s in zip(reasons, still, strict=True)
         )

@@ -21,6 +21,7 @@ from pellucid.core.metric import Score
 from pellucid.core.probe import Probe
 from pellucid.core.sweep import Asking, SweptMetric
 from pellucid.core.units import Units, blocks, voxels
+from pellucid.metrics.faithfulness.filled import rounding
 from pellucid.metrics.faithfulness.order import most_first
 from pellucid.metrics.faithfulness.traced import Trace, Tracing
 from pellucid.metrics.maps import NO_MAP, blank_reasons, on_grid
@@ -43,6 +44,10 @@ class _Curve(SweptMetric, ABC, abstract=""):
             raise BadOption(
                 f"expected at least 2 steps and no negative count of orders, got {self.steps} and {self.random_orders}",
                 "20 steps and 2 orders are the defaults",
+            )
+        if self.block is not None and not self.block > 0:
+            raise BadOption(
+                f"expected blocks with an edge above 0, got {self.block}", "leave block out for single voxels"
             )
         if self.tolerance is not None and not 0 < self.tolerance < 1:
             raise BadOption(
@@ -69,7 +74,7 @@ class _Curve(SweptMetric, ABC, abstract=""):
         masks = [partial(_masks, cache(partial(_places, units, order)), deleting=deleting) for order in orders]
         whole = probe.baseline_score.double().cpu()
         found = yield from Tracing(counts, masks, fills, whole, deleting, self.tolerance).run()
-        reports = [_report(traces, reasons, deleting) for traces in found]
+        reports = [_report(probe, traces, reasons, deleting) for traces in found]
         area, detail = reports[0]
         by_fill = {fill.words: one.tolist() for fill, (one, _) in zip(fills, reports, strict=True)}
         shares = [found[0][0].shares(item) for item in range(probe.batch)]
@@ -95,8 +100,13 @@ class _Curve(SweptMetric, ABC, abstract=""):
         return blocks(grid.shape, [max(1, round(v)) for v in grid.voxels(self.block)])
 
 
-def _report(traces: list[Trace], reasons: tuple[str, ...], deleting: bool) -> tuple[Tensor, dict[str, object]]:
-    """The area under the map's curve, and what stands beside it: the random orders' areas and the lead over them."""
+def _report(
+    probe: Probe, traces: list[Trace], reasons: tuple[str, ...], deleting: bool
+) -> tuple[Tensor, dict[str, object]]:
+    """The area under the map's curve, and what stands beside it: the random orders' areas and the lead over them.
+
+    A lead is a share of the score's change; NaN where the fill changes it by rounding only.
+    """
     area = torch.where(torch.tensor([bool(r) for r in reasons]), torch.nan, traces[0].areas)
     curves = [traces[0].scores(item) for item in range(len(reasons))]
     nothing = [[torch.nan] * len(curve) for curve in curves]
@@ -106,7 +116,8 @@ def _report(traces: list[Trace], reasons: tuple[str, ...], deleting: bool) -> tu
         random = torch.stack([t.areas for t in traces[1:]]).mean(0)
         ends = [(curve[0], curve[-1]) for curve in curves]
         first, last = torch.tensor(ends, dtype=torch.float64).T
-        span = (first - last).abs().clamp_min(1e-12)
+        span = (first - last).abs()
+        span[span <= rounding(probe, torch.stack([first, last]))] = torch.nan
         lead = (random - area) if deleting else (area - random)
         detail |= {"random": random.tolist(), "lead over random": (lead / span).tolist()}
         # random order halves a linear score on average: what it does beyond that, the holes do

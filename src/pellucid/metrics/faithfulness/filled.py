@@ -18,6 +18,7 @@ from pellucid.core.probe import Probe
 from pellucid.core.sweep import Asking, Hidden, SweptMetric
 from pellucid.metrics.maps import NO_MAP, blank_reasons, on_grid
 
+UNMOVED = "the score is the same whatever is hidden or changed"
 _ROUNDING = 64  # last places of the largest score, within which scores are the same
 
 

@@ -16,7 +16,7 @@ from pellucid.core.metric import Score
 from pellucid.core.probe import Probe
 from pellucid.core.space import per_item
 from pellucid.core.sweep import Asking, Placed
-from pellucid.metrics.faithfulness.filled import FilledMetric, Plan, Reading, whole_score, without
+from pellucid.metrics.faithfulness.filled import UNMOVED, FilledMetric, Plan, Reading, rounding, whole_score, without
 from pellucid.metrics.maps import on_grid
 
 
@@ -29,7 +29,8 @@ class Infidelity(FilledMetric):
     by the channels, and A is a slope. Every change starts from x: none adds to the one before.
 
     Returns:
-        Score in the target's unit squared, lower is better; undefined for a map that is not finite.
+        Score in the target's unit squared, lower is better; undefined for a map that is not finite, or where no change
+        moves the score.
 
     Raises:
         BadOption: fewer than two samples, or a size not above 0.
@@ -96,7 +97,7 @@ class Infidelity(FilledMetric):
         spread = self._spread(probe).flatten().double().cpu()
         sums = torch.stack([(values * n).flatten(1).sum(1) * spread for _, n in self._noisy(probe)])
         named = {"change": f"noise, {self.size:g} of the image's standard deviation", "unit": probe.target.unit}
-        score = self._score(self._read(sums, whole_score(probe) - rows), reasons)
+        score = self._score(self._read(probe, sums, rows), reasons)
         return replace(score, detail={**score.detail, **named})
 
     def _plan(self, probe: Probe, maps: Tensor) -> Plan:
@@ -107,18 +108,23 @@ class Infidelity(FilledMetric):
 
         def read(rows: Tensor) -> Reading:
             sums = torch.stack([(maps * (1 - keep)).flatten(1).sum(1) for keep in self._boxes(probe)])
-            return self._read(sums, whole_score(probe) - rows)
+            return self._read(probe, sums, rows)
 
         return Plan(keeps, read)
 
-    def _read(self, sums: Tensor, falls: Tensor) -> Reading:
-        """From what the map predicts and what happens, both "sample batch"."""
+    def _read(self, probe: Probe, sums: Tensor, rows: Tensor) -> Reading:
+        """From what the map predicts and the scores that there are, both "sample batch".
+
+        Where no change moves the score, factor 0 would make any map a perfect one.
+        """
+        falls = whole_score(probe) - rows
+        still = falls.abs().amax(0) <= rounding(probe, torch.cat([whole_score(probe)[None], rows]))
         power = sums.square().mean(0)
         best = torch.where(power > 0, (sums * falls).mean(0) / power.clamp_min(1e-300), 0.0)
         beta = best if self.scaled else torch.ones_like(best)
         values = (beta * sums - falls).square().mean(0)
         detail = {"beta": beta.tolist(), "without a map": falls.square().mean(0).tolist()}
-        return Reading(values, detail)
+        return Reading(values, detail, tuple(UNMOVED if one else "" for one in still.tolist()))
 
     def _boxes(self, probe: Probe) -> Iterator[Tensor]:
         """Masks "*space" with a box hidden; its place is even, so that boxes do not avoid the border."""

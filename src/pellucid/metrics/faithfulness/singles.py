@@ -9,7 +9,7 @@ from torch import Tensor
 from pellucid.core.card import Ask, MetricCard, Property
 from pellucid.core.probe import Probe
 from pellucid.metrics.faithfulness.curves import path
-from pellucid.metrics.faithfulness.filled import Plan, Reading, rounding, whole_score
+from pellucid.metrics.faithfulness.filled import UNMOVED, Plan, Reading, rounding, whole_score
 from pellucid.metrics.faithfulness.subsets import TiledMetric, hiding, pearson, sums, unvaried
 from pellucid.metrics.maps import ranked
 
@@ -69,7 +69,7 @@ class Monotonicity(TiledMetric):
     against the target lowers the score even if the map is right about it; half is chance for a signed linear score.
 
     Returns:
-        Score from 0 to 1, higher is better; undefined for a constant map.
+        Score from 0 to 1, higher is better; undefined for a constant map, or where nothing shown changes the score.
 
     Raises:
         BadOption: fewer than two blocks along each axis.
@@ -102,7 +102,10 @@ class Monotonicity(TiledMetric):
 
         def read(rows: Tensor) -> Reading:
             curve = torch.cat([rows, whole])
-            rising = curve.diff(dim=0) >= -rounding(probe, curve)
-            return Reading(rising.double().mean(0), {"curve": curve.T.tolist(), "blocks": units.count})
+            least = rounding(probe, curve)
+            rising = curve.diff(dim=0) >= -least
+            still = (curve.amax(0) - curve.amin(0) <= least).tolist()
+            detail = {"curve": curve.T.tolist(), "blocks": units.count}
+            return Reading(rising.double().mean(0), detail, tuple(UNMOVED if one else "" for one in still))
 
         return Plan(lambda: path(units, order, range(units.count), deleting=False), read)
