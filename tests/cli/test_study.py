@@ -187,7 +187,7 @@ def test_changed_data_and_model_are_named(pellucid: Command, study: Path, tmp_pa
     [
         ("Sparseness", "Sparsity", "no metric named 'Sparsity'"),
         ("GradCAM", "GradCat", "no method named 'GradCat'"),
-        ("steps=2", "stride=2", "no parameter 'stride=2'"),
+        ("steps=2", "stride=2", "no parameter 'stride'"),
         ("name =", "title =", "study key"),
         ("seeds = [0]", "seeds = ['0']", "study key 'seeds.0'"),
         ("seeds = [0]", "seeds = [0, 0]", "'0' twice"),
