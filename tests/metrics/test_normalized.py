@@ -1,5 +1,7 @@
 """Areas in shares of the score's change: exact on linear scores, without a unit, and at no cost of their own."""
 
+from math import isfinite
+
 import numpy as np
 import pytest
 import torch
@@ -134,3 +136,20 @@ def test_what_is_undefined_says_why(kind, nets, model_of, scored):
         kind(random_orders=0)
     with pytest.raises(BadOption, match="at least 2 steps"):
         kind(steps=1)
+
+
+@pytest.mark.parametrize("against", ["random", "ends"])
+@pytest.mark.parametrize("kind", BOTH)
+def test_beside_the_value_stands_the_same_under_the_other_fill(kind, against, nets, model_of):
+    """As measured under that fill alone: not the area, which has a unit."""
+    model, fills = model_of(nets.classifier(2), 2, 2), (Constant(0.0), Constant(-3.0))
+    x, maps = nets.noise(2, 2, 8, 8), nets.noise(2, 1, 8, 8, seed=3)
+    probe = Probe(model, x, ClassScore(1), scene=Scene(infills=fills))
+    answer = Attribution({"image": maps}, "logit", signed=True)
+    both = kind(against, steps=4)(probe, answer, Saliency(), None)
+    for fill in fills:
+        alone = kind(against, steps=4, infill=fill)(probe, answer, Saliency(), None)
+        assert both.detail["by fill"][fill.words] == pytest.approx(alone.values.tolist(), rel=1e-9, nan_ok=True)
+    assert both.values.tolist() == pytest.approx(both.detail["by fill"][fills[0].words], nan_ok=True)
+    assert both.detail["area by fill"][fills[0].words] == both.detail["area"]
+    assert any(isfinite(v) for found in both.detail["by fill"].values() for v in found)

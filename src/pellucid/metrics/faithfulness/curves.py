@@ -4,7 +4,7 @@ from abc import ABC
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -77,12 +77,18 @@ class _Curve(SweptMetric, ABC, abstract=""):
         reports = [_report(probe, traces, reasons, deleting) for traces in found]
         area, detail = reports[0]
         by_fill = {fill.words: one.tolist() for fill, (one, _) in zip(fills, reports, strict=True)}
+        ends = {
+            fill.words: [(curve[0], curve[-1]) for curve in one["curve"]]
+            for fill, (_, one) in zip(fills, reports, strict=True)
+        }
+        drawn = {fill.words: one.get("random", []) for fill, (_, one) in zip(fills, reports, strict=True)}
         shares = [found[0][0].shares(item) for item in range(probe.batch)]
         if self.tolerance is None:
             detail["share"] = shares[0]
         else:
             detail |= {"share": shares, "uncertainty": [found[0][0].doubt(i) for i in range(probe.batch)]}
         detail |= {"infill": fills[0].words, "unit": probe.target.unit, "by fill": by_fill}
+        detail |= {"ends by fill": ends, "random by fill": drawn}
         return Score(self.name, area, reasons, self.settings(), detail)
 
     def _random(self, count: int, probe: Probe, deleting: bool) -> list[Tensor]:
@@ -102,7 +108,7 @@ class _Curve(SweptMetric, ABC, abstract=""):
 
 def _report(
     probe: Probe, traces: list[Trace], reasons: tuple[str, ...], deleting: bool
-) -> tuple[Tensor, dict[str, object]]:
+) -> tuple[Tensor, dict[str, Any]]:
     """The area under the map's curve, and what stands beside it: the random orders' areas and the lead over them.
 
     A lead is a share of the score's change; NaN where the fill changes it by rounding only.
@@ -111,7 +117,7 @@ def _report(
     curves = [traces[0].scores(item) for item in range(len(reasons))]
     nothing = [[torch.nan] * len(curve) for curve in curves]
     shown = [n if r else c for c, n, r in zip(curves, nothing, reasons, strict=True)]
-    detail: dict[str, object] = {"curve": shown}
+    detail: dict[str, Any] = {"curve": shown}
     if len(traces) > 1:
         random = torch.stack([t.areas for t in traces[1:]]).mean(0)
         ends = [(curve[0], curve[-1]) for curve in curves]

@@ -1,8 +1,9 @@
 """The areas under the curves without a unit, so that cases can be put together."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,6 +21,7 @@ from pellucid.metrics.faithfulness.curves import DeletionAUC, InsertionAUC
 
 _NO_FALL = "the fill does not change the score"
 _HIGHER = "the fill scores higher than the image: a share of its fall means nothing"
+_OF_AREAS = ("random", "lead over random")  # in the score's unit, or the value itself: not to stand beside it
 _ROUNDING = 1e-6  # of the larger end, below which both ends of the curve are the same
 
 
@@ -58,24 +60,28 @@ class _Normalized(SweptMetric, ABC, abstract=""):
         score = yield from self._curve().asking(probe, answer, explainer, region)
         if "curve" not in score.detail:  # nothing was asked
             return replace(score, metric=self.name, settings=self.settings())
-        ends = torch.tensor([(row[0], row[-1]) for row in score.detail["curve"]], dtype=torch.float64)
-        image, fill = (ends if isinstance(self._curve(), DeletionAUC) else ends.flip(1)).T
-        values = self._of(score, image, fill)
-        flat = ((image - fill).abs() <= _ROUNDING * ends.abs().amax(1)).tolist()
-        higher = (fill > image).tolist() if self.against == "ends" else [False] * len(flat)
-        reasons = tuple(
-            r or (_NO_FALL if f else _HIGHER if h else "") for r, f, h in zip(score.reasons, flat, higher, strict=True)
-        )
-        values[[bool(r) for r in reasons]] = torch.nan
-        return Score(self.name, values, reasons, self.settings(), {**score.detail, "area": score.values.tolist()})
+        found = {fill: self._of(score.detail, fill) for fill in score.detail["by fill"]}
+        values, why = found[score.detail["infill"]]
+        reasons = tuple(r or w for r, w in zip(score.reasons, why, strict=True))
+        areas = {"area": score.values.tolist(), "area by fill": score.detail["by fill"]}
+        areas |= {"area of random order": score.detail["random"]} if "random" in score.detail else {}
+        own = {k: v for k, v in score.detail.items() if k not in _OF_AREAS}
+        by_fill = {fill: one.tolist() for fill, (one, _) in found.items()}
+        return Score(self.name, values, reasons, self.settings(), own | areas | {"by fill": by_fill})
 
-    def _of(
-        self, score: Score, image: Float[Tensor, " batch"], fill: Float[Tensor, " batch"]
-    ) -> Float[Tensor, " batch"]:
+    def _of(self, detail: Mapping[str, Any], of: str) -> tuple[Float[Tensor, " batch"], list[str]]:
+        """The values under one fill, and why an item has none."""
+        area, ends = (torch.tensor(detail[k][of], dtype=torch.float64) for k in ("by fill", "ends by fill"))
+        image, fill = (ends if isinstance(self._curve(), DeletionAUC) else ends.flip(1)).T
+        span = image - fill
+        flat = span.abs() <= _ROUNDING * ends.abs().amax(1)
+        higher = (span < 0) & (self.against == "ends")
         if self.against == "ends":
-            return (score.values - fill) / (image - fill)
-        random = torch.tensor(score.detail["random"], dtype=torch.float64)
-        return (score.values - random) / (image - fill).abs()  # whichever end is higher, less is a faster fall
+            values = (area - fill) / span
+        else:  # whichever end is higher, less is a faster fall
+            values = (area - torch.tensor(detail["random by fill"][of], dtype=torch.float64)) / span.abs()
+        why = [_NO_FALL if f else _HIGHER if h else "" for f, h in zip(flat.tolist(), higher.tolist(), strict=True)]
+        return torch.where(flat | higher, torch.nan, values), why
 
 
 @dataclass(frozen=True)
