@@ -6,7 +6,7 @@ import numpy as np
 
 
 def effective_complexity(score, x, fill, values, counts, tolerance):
-    """One item: x and fill "1 channel *space", counts ascending, the last all voxels; narrowed down twice, in sevenths."""
+    """One item: x and fill "1 channel *space", counts ascending to all voxels, narrowed twice by sevenths."""
     order = np.argsort(-np.ravel(values), kind="stable")
     whole, nothing = float(score(x)[0]), float(score(fill)[0])
 
