@@ -17,7 +17,7 @@ from pellucid.core.case import Case, Region
 from pellucid.core.errors import UnwritableOutput
 from pellucid.core.image import Modality
 from pellucid.show.curves import draw_score_curves
-from pellucid.show.measures import matrix_of
+from pellucid.show.measures import listed, matrix_of
 from pellucid.show.report import entry_of, render_index, render_report, worst, write_index, write_report
 from pellucid.show.sections import CaseReport, Check, Curve, MapPanel, MetricNote, PerformanceRow, ScoreRow
 
@@ -253,6 +253,19 @@ def test_the_table_keeps_maps_before_baselines_and_numbers_reasons():
     assert [c.beside for c in table.rows[1].cells] == [("chance 0.04",), (), ()]
     assert table.reasons == ("flat", "no score")
     assert matrix_of([], ["A"]).rows == ()
+
+
+def test_beside_a_map_distances_have_their_unit_and_one_reason_is_said_once():
+    far = replace(HIT, name="SurfaceDistance", unit="mm")
+    rows = [ScoreRow(HIT, "A", None, "one reader"), ScoreRow(far, "A", 3.0), ScoreRow(AUC, "A", None, "one reader")]
+    assert listed(rows) == (("SurfaceDistance", "3 mm"), ("HitRate, DeletionAUC", "undefined: one reader"))
+
+
+def test_faithfulness_comes_first_in_the_table():
+    measured = ("complexity", "clinical utility", "robustness", "localization", "faithfulness")
+    rows = [ScoreRow(replace(HIT, name=m, measures=m), "A", 1.0) for m in measured]
+    order = ["faithfulness", "localization", "robustness", "complexity", "clinical utility"]
+    assert [row.measures for row in matrix_of(rows, ["A"]).rows] == order
 
 
 def test_areas_are_drawn_above_the_table_and_single_numbers_are_not():

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan
 
+from pellucid.core.card import Property
 from pellucid.show.sections import ScoreRow
 from pellucid.show.words import number, unit_word
 
@@ -56,7 +57,11 @@ class Matrix:
 def matrix_of(scores: Sequence[ScoreRow], titles: Sequence[str]) -> Matrix:
     """Scores as a table: maps in their order, then baselines; an undefined score refers to its reason."""
     columns = tuple(dict.fromkeys((*(t for t in titles if any(s.of == t for s in scores)), *(s.of for s in scores))))
-    names = tuple(dict.fromkeys(s.about.name for s in sorted(scores, key=lambda s: s.about.measures)))
+    names = tuple(
+        dict.fromkeys(
+            s.about.name for s in sorted(scores, key=lambda s: list(Property).index(Property(s.about.measures)))
+        )
+    )
     reasons: list[str] = []
     rows = []
     for name in names:
@@ -76,5 +81,20 @@ def _cell(row: ScoreRow | None, reasons: list[str]) -> Cell:
         if reason not in reasons:
             reasons.append(reason)
         return Cell(f"undefined [{reasons.index(reason) + 1}]")
-    unit = "" if row.about.unit in ("1", "") else f" {unit_word(row.about.unit)}"
-    return Cell(number(row.value) + unit, row.beside)
+    return Cell(_valued(row.value, row), row.beside)
+
+
+def _valued(value: float, row: ScoreRow) -> str:
+    return number(value) if row.about.unit in ("1", "") else f"{number(value)} {unit_word(row.about.unit)}"
+
+
+def listed(scores: Sequence[ScoreRow]) -> tuple[tuple[str, str], ...]:
+    """One map's scores as pairs of metric and value; metrics that are undefined for one reason stand together."""
+    found: dict[str, str] = {}
+    missing: dict[str, list[str]] = {}
+    for row in scores:
+        if row.value is None or isnan(row.value):
+            missing.setdefault(row.reason, []).append(row.about.name)
+        else:
+            found[row.about.name] = _valued(row.value, row)
+    return (*found.items(), *((", ".join(names), f"undefined: {reason}") for reason, names in missing.items()))

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from functools import cache
-from math import isnan
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pellucid.core.atomic import write_text
+from pellucid.core.card import Property
 from pellucid.core.explanation import Effects, Explanation
 from pellucid.show.answers import AGREEMENT, between, percent, rounded, times
 from pellucid.show.curves import draw_score_curves
@@ -26,7 +26,7 @@ from pellucid.show.gallery import (
     prepared_of,
     withheld,
 )
-from pellucid.show.measures import matrix_of
+from pellucid.show.measures import listed, matrix_of
 from pellucid.show.rules import withheld_words
 from pellucid.show.scenery import Framing, burned
 from pellucid.show.sections import CaseReport, IndexEntry, State
@@ -222,13 +222,8 @@ def _scores(report: CaseReport) -> tuple[tuple[str, str], ...]:
 
 def _localization(report: CaseReport) -> dict[str, tuple[tuple[str, str], ...]]:
     """By map: its scores against the reference region."""
-    found: dict[str, list[tuple[str, str]]] = {m.title: [] for m in report.maps}
-    for row in report.scores:
-        if row.of in found and row.about.measures == "localization" and report.region:
-            undefined = row.value is None or isnan(row.value)
-            words = f"undefined: {row.reason}" if undefined else number(row.value)
-            found[row.of].append((row.about.name, words))
-    return {title: tuple(rows) for title, rows in found.items()}
+    rows = [r for r in report.scores if r.about.measures == Property.LOCALIZATION and report.region]
+    return {m.title: listed([r for r in rows if r.of == m.title]) for m in report.maps}
 
 
 def _provenance(report: CaseReport) -> tuple[tuple[str, str], ...]:
