@@ -55,8 +55,9 @@ def gate_command(
     fails. 3: one is open. 2: bad input.
     """
     with face.reported(as_json):
-        rows = _rows(folder)
-        bench = Bench(rows, _readings(folder, reads, arms), _rows(against) if against is not None else None)
+        rows, stopped = _rows(folder), finished(folder).stopped
+        earlier = _rows(against) if against is not None else None
+        bench = Bench(rows, _readings(folder, reads, arms), earlier, stopped)
         verdicts = gate(bench, load_protocol(protocol), Choice(model, target, method), seed)
         if junit is not None:
             write_text(junit, junit_of(verdicts))

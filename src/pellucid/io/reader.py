@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -166,7 +166,7 @@ def iter_cases(
         return
     check_file(path)
     if find_format(path) is None and is_table(path):
-        yield from _from_table(path, modality, index)
+        yield from iter_rows(read_table(path), modality, index)
     else:
         yield _case(path, read_image(path, modality, index))
 
@@ -206,8 +206,11 @@ def _from_subfolders(folder: Path, modality: Modality | None, index: int | None)
             yield Failure(f"folder {number} of {len(holding)}", error)
 
 
-def _from_table(path: Path, modality: Modality | None, index: int | None) -> Iterator[Case | Failure]:
-    for row in read_table(path):
+def iter_rows(
+    rows: Iterable[Row | tuple[int, PellucidError]], modality: Modality | None = None, index: int | None = None
+) -> Iterator[Case | Failure]:
+    """One case or failure for each row of ``read_table``, in the order given."""
+    for row in rows:
         if not isinstance(row, Row):
             yield Failure(f"row {row[0]}", row[1])
             continue

@@ -13,10 +13,16 @@ from pellucid.study.gating import Bench, gate
 from pellucid.study.page import render_study
 from pellucid.study.readings import read_reads
 from pellucid.study.running import Ran, Ready
+from pellucid.study.stopping import Stopped
 from pellucid.study.summary import Summary, summarize
 from pellucid.study.table import Row, read_rows, rows_of, write_rows
 from pellucid.study.verdicts import Verdict
 from pellucid.workbench.recording import Recorder
+
+_STOPPED = (
+    "this study could stop early: its verdicts rest on betting sequences, and the bootstrap intervals of its means, "
+    "comparisons and ranks do not allow for a stop"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,29 +76,31 @@ def deliver_study(ready: Ready, folder: Folder, ran: Ran, recorder: Recorder) ->
         said.append(
             f"{len(ran.failures)} of {len(ran.items)} items came to nothing: rows of the table with their reasons"
         )
+    if ran.stopped is not None:
+        said += [ran.stopped.why, _STOPPED]
     summary = summarize(rows)
     files = {"scores": write_rows(rows, folder.path / SCORES)}
     if ready.study.reads is not None:
         files["reads"] = write_bytes(folder.path / READS_TABLE, ready.study.reads.read_bytes())
-    verdicts, unfit = _verdicts(ready, rows)
+    verdicts, unfit = _verdicts(ready, rows, ran.stopped)
     said += unfit
     files["page"] = write_text(folder.path / PAGE, render_study(ready.manifest, ran.items, summary, verdicts, said))
     told = {"said": said, "summary": summary.plain(), "verdicts": [v.plain() for v in verdicts]}
     files["summary"] = write_text(folder.path / SUMMARY, json.dumps(told, indent=1, ensure_ascii=False))
-    folder.finish(ready.manifest)
+    folder.finish(ready.manifest, ran.stopped)
     for kind in ("scores", "page"):
         recorder.exported("study", kind, sha256_of(files[kind]))
     return Delivered(ready.study.plan.name, rows, summary, tuple(said), files, verdicts)
 
 
-def _verdicts(ready: Ready, rows: Sequence[Row]) -> tuple[tuple[Verdict, ...], list[str]]:
+def _verdicts(ready: Ready, rows: Sequence[Row], stopped: Stopped | None) -> tuple[tuple[Verdict, ...], list[str]]:
     """Of the study's protocols; one that cannot be held against it is told, and costs nothing else."""
     reads = read_reads(ready.study.reads) if ready.study.reads is not None else None
     found: list[Verdict] = []
     unfit = []
     for protocol in ready.study.protocols:
         try:
-            found += gate(Bench(rows, reads), protocol)
+            found += gate(Bench(rows, reads, stopped=stopped), protocol)
         except PellucidError as error:
             unfit.append(f"protocol {protocol.id} could not be held against the study: {error}")
     return tuple(found), unfit
@@ -109,4 +117,5 @@ def read_study(path: Path) -> Delivered:
     """
     manifest = finished(path)
     rows = read_rows(path / SCORES)
-    return Delivered(manifest.name, rows, summarize(rows), (), {"scores": path / SCORES})
+    said = (manifest.stopped.why, _STOPPED) if manifest.stopped is not None else ()
+    return Delivered(manifest.name, rows, summarize(rows), said, {"scores": path / SCORES})

@@ -14,6 +14,7 @@ from pellucid.io.journal import append_lines, read_lines
 from pellucid.io.table import Row, is_table, read_table
 from pellucid.io.trust import sha256_of
 from pellucid.study.items import Item
+from pellucid.study.stopping import Stopped
 
 MANIFEST, ITEMS, SCORES, SUMMARY, PAGE = "study.json", "items.jsonl", "scores.csv", "summary.json", "study.html"
 READS_TABLE = "reads.csv"
@@ -33,6 +34,7 @@ class Manifest:
         version: of this package.
         scores: SHA-256 of the table of scores; empty: the study is not finished.
         reads: SHA-256 of the table of reads; empty: there is none.
+        stopped: how a study with a stopping rule ended; None: it has none, or is not finished.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Manifest:
     version: str = field(default_factory=lambda: version("pellucid"))
     scores: str = ""
     reads: str = ""
+    stopped: Stopped | None = None
 
     def changes(self, now: "Manifest") -> list[str]:
         """What is no longer as it was, in words.
@@ -102,11 +105,11 @@ class Folder:
         append_lines(self.path / ITEMS, [item.plain()])
         self.done[item.key] = item
 
-    def finish(self, now: Manifest) -> Manifest:
-        """Say that the table is whole."""
+    def finish(self, now: Manifest, stopped: Stopped | None = None) -> Manifest:
+        """Say that the table is whole, and how a study that may stop ended."""
         reads = self.path / READS_TABLE
         digest = sha256_of(reads) if reads.is_file() else ""
-        whole = replace(now, scores=sha256_of(self.path / SCORES), reads=digest)
+        whole = replace(now, scores=sha256_of(self.path / SCORES), reads=digest, stopped=stopped)
         write_text(self.path / MANIFEST, json.dumps(asdict(whole), indent=1))
         return whole
 
@@ -121,8 +124,10 @@ def read_manifest(path: Path) -> Manifest:
         InputError: it is no output of a study.
     """
     try:
-        return Manifest(**json.loads((path / MANIFEST).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        told = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        ended = told.pop("stopped", None)
+        return Manifest(**told, stopped=None if ended is None else Stopped(**ended))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path.name} is no output folder of a study: {MANIFEST} is missing or damaged",
             "give the --out of pellucid study run",

@@ -13,6 +13,7 @@ from pellucid.statistics.bootstrap import Floats, Resampling
 from pellucid.statistics.interval import Interval
 from pellucid.study.estimates import change, estimate, still_needed
 from pellucid.study.plan import metric_of
+from pellucid.study.stopping import Stopped, bounds_of, level_of, sequential, transformed
 from pellucid.study.table import STRATA, Row, between_0_and_1, lost
 from pellucid.study.verdicts import Change, Finding, Level, Side, Verdict, side_of, verdict_of
 from pellucid.workbench.registry import make_explainer, spell
@@ -31,11 +32,13 @@ class Bench:
         rows: its table.
         readings: answers criteria about readers; None: there is no table of reads.
         against: the table of an earlier study; None: there is none.
+        stopped: how a study that could stop early ended: then verdicts rest on sequences; None: it could not.
     """
 
     rows: Sequence[Row]
     readings: Readings | None = None
     against: Sequence[Row] | None = None
+    stopped: Stopped | None = None
 
 
 @dataclass(frozen=True)
@@ -73,10 +76,10 @@ def gate(bench: Bench, protocol: Protocol, choice: Choice | None = None, seed: i
     unknown = [s for s in protocol.population.strata if s not in STRATA]
     if unknown:
         raise BadOption(f"protocol {protocol.id} names a stratum {unknown[0]!r}", f"strata: {', '.join(STRATA)}")
-    level = 1 - (1 - protocol.confidence) / len(protocol.criteria)
+    level = level_of(protocol)
     by = Resampling(times=TIMES, seed=seed, level=level)
     chosen = _subjects(bench.rows, choice or Choice())
-    notes = _notes(protocol, level, len(chosen))
+    notes = (*_notes(protocol, level, len(chosen)), *_ended(bench.stopped))
     found = []
     for subject in chosen:
         judge = _Judge(bench, protocol, subject, by)
@@ -110,7 +113,7 @@ class _Judge:
         self._check_unit(criterion, rows)
         missing = lost(self.bench.rows, self.subject[0], self.subject[2])
         values, units = self._values([*rows, *missing], criterion)
-        found = estimate(values, units, criterion.statistic, self.by, between_0_and_1(name))
+        found = self._estimate(values, units, criterion, name)
         finding = self._judged(criterion, found, [*rows, *missing])
         levels = self._levels(criterion, rows)
         return replace(finding, levels=levels, change=self._change(criterion, rows, name))
@@ -135,7 +138,9 @@ class _Judge:
             return Finding(criterion, "NOT MEASURED", "; ".join(words), found)
         if state != "INCONCLUSIVE":
             return Finding(criterion, state, "; ".join(words), found)
-        more = still_needed(found, criterion.value, criterion.statistic, population.min_units)
+        # a sequence narrows as the interval of a mean does, whatever it is the sequence of
+        statistic = criterion.statistic if self.bench.stopped is None else "mean"
+        more = still_needed(found, criterion.value, statistic, population.min_units)
         return Finding(criterion, state, "; ".join(words), found, more, side_of(found, criterion))
 
     def _levels(self, criterion: Criterion, rows: Sequence[Row]) -> tuple[Level, ...]:
@@ -144,7 +149,7 @@ class _Judge:
             names = sorted({r.stratum(column) for r in rows})
             for name in names if len(names) > 1 else ():
                 values, units = self._values([r for r in rows if r.stratum(column) == name], criterion)
-                found = estimate(values, units, criterion.statistic, self.by, between_0_and_1(rows[0].metric))
+                found = self._estimate(values, units, criterion, rows[0].metric)
                 levels.append(
                     Level(column, name, verdict_of(found, criterion) if found.count else "NOT MEASURED", found)
                 )
@@ -162,8 +167,20 @@ class _Judge:
             note += f" ({len(pairs) - len(same)} because the case itself changed)"
         now, units = self._values([one for one, _ in same], criterion)
         then, _ = self._values([other for _, other in same], criterion)
-        found = change(now, then, units, criterion.statistic, self.by)
+        if self.bench.stopped is None:
+            found = change(now, then, units, criterion.statistic, self.by)
+        else:
+            ends = bounds_of(name, self.bench.stopped.bounds)
+            apart = None if ends is None else (ends[0] - ends[1], ends[1] - ends[0])
+            found = sequential(now - then, units, replace(criterion, transform="none", value=0.0), apart, self.by.level)
         return Change(found, _side(found, criterion), note)
+
+    def _estimate(self, values: Floats, units: list[str], criterion: Criterion, metric: str) -> Interval:
+        """By the bootstrap, or by the sequence where the study could stop early."""
+        stopped = self.bench.stopped
+        if stopped is None:
+            return estimate(values, units, criterion.statistic, self.by, between_0_and_1(metric))
+        return sequential(values, units, criterion, bounds_of(metric, stopped.bounds), self.by.level)
 
     def _earlier(self) -> Subject:
         """The model, target and method of the earlier study: the only model there may have another name."""
@@ -178,8 +195,9 @@ class _Judge:
 
     def _values(self, rows: Sequence[Row], criterion: Criterion) -> tuple[Floats, list[str]]:
         values = np.array([r.value for r in rows], dtype=np.float64)
-        units = [r.patient if self.protocol.population.unit == "patient" else r.case for r in rows]
-        return (1 - values if criterion.transform == "1 - value" else values), units
+        # a study that may stop takes patients, whose cases come one after the other
+        by_patient = self.protocol.population.unit == "patient" or self.bench.stopped is not None
+        return transformed(values, criterion), [r.patient if by_patient else r.case for r in rows]
 
     def _absent(self, name: str, metric: Metric) -> str:
         """Why a metric is not in the table."""
@@ -207,6 +225,13 @@ def _side(found: Interval, criterion: Criterion) -> Side:
     if found.high < 0:
         return "worse" if up else "better"
     return "no clear change"
+
+
+def _ended(stopped: Stopped | None) -> list[str]:
+    if stopped is None:
+        return []
+    how = "verdicts rest on betting sequences over patients, which hold wherever a study ends, and on no bootstrap"
+    return [stopped.why, how]
 
 
 def _tiers(protocol: Protocol) -> list[list[Criterion]]:

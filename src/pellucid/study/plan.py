@@ -21,6 +21,24 @@ from pellucid.workbench.registry import make_explainer, make_metric, spell
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 _TABLE = "cases.csv"
+_TOLD_APART = ("name", "cases", "models", "protocols", "reads", "stop")
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When a study may end before its last patient.
+
+    Args:
+        protocol: name or file; the study ends when each of its criteria that can be watched is settled.
+        seed: of the order in which patients are taken.
+        bounds: by metric, the least and the greatest value that there can be, where its card gives none.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    protocol: str
+    seed: int = 0
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -41,6 +59,7 @@ class Plan:
         protocols: names or files, held against the table at the end.
         override: take cases that a model card excludes.
         engine: of perturbed images: ``eager``, ``auto`` or a name.
+        stop: when the study may end early; None: never.
     """
 
     __pydantic_config__ = _STRICT
@@ -58,6 +77,7 @@ class Plan:
     protocols: tuple[str, ...] = ()
     override: bool = False
     engine: str = "eager"
+    stop: Stop | None = None
 
 
 _SCHEMA = TypeAdapter(Plan)
@@ -77,6 +97,8 @@ class Study:
         protocols: held against the table at the end.
         reads: table of readings; None: there is none.
         digest: SHA-256 of all that the numbers depend on; comments in the file do not change it.
+        stopping: the protocol by which the study may end early; None: it may not.
+        bounds: stated by the study file, by metric with its parameters.
     """
 
     plan: Plan
@@ -88,6 +110,8 @@ class Study:
     protocols: tuple[Protocol, ...] = ()
     reads: Path | None = None
     digest: str = field(default="")
+    stopping: Protocol | None = None
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def request(self, seed: int) -> Request:
         """What is asked of each case.
@@ -121,6 +145,9 @@ def load_study(path: Path) -> Study:
     """
     plan, folder = _read(path), path.resolve().parent
     protocols = tuple(load_protocol(_place(folder, p)) for p in plan.protocols)
+    stopping = load_protocol(_place(folder, plan.stop.protocol)) if plan.stop is not None else None
+    if stopping is not None and stopping not in protocols:
+        protocols += (stopping,)
     methods = tuple({spell(e): e for e in map(make_explainer, plan.methods or USUAL)}.values())
     metrics = [make_metric(m) for m in plan.metrics or USUAL_METRICS]
     metrics += [m for p in protocols for c in p.criteria if (m := metric_of(c)) is not None]
@@ -141,8 +168,25 @@ def load_study(path: Path) -> Study:
         tuple(parse_infill(f) for f in plan.fills) or None,
         protocols,
         reads,
-        _digest(plan, methods, metrics),
+        _digest(plan, methods, metrics, stopping),
+        stopping,
+        _stated(plan.stop, metrics),
     )
+
+
+def _stated(stop: Stop | None, metrics: list[Metric]) -> dict[str, tuple[float, float]]:
+    """The bounds of the study file, each of a metric that is measured."""
+    found, measured = {}, [spell(m) for m in metrics]
+    for name, (low, high) in (stop.bounds if stop is not None else {}).items():
+        metric = spell(make_metric(name))
+        if metric not in measured:
+            raise BadOption(f"stop.bounds names {metric}, which is not measured", f"measured: {', '.join(measured)}")
+        if not low < high:
+            raise BadOption(
+                f"stop.bounds of {metric} are {low:g} and {high:g}", "write the least value, then the greatest"
+            )
+        found[metric] = (low, high)
+    return found
 
 
 def metric_of(criterion: Criterion) -> Metric | None:
@@ -203,8 +247,10 @@ def _check(plan: Plan) -> None:
             raise BadOption(f"study key {key!r} names {twice[0]!r} twice", "name it once: it would count twice")
 
 
-def _digest(plan: Plan, methods: tuple[Explainer, ...], metrics: list[Metric]) -> str:
+def _digest(plan: Plan, methods: tuple[Explainer, ...], metrics: list[Metric], stopping: Protocol | None = None) -> str:
     """Of the plan and of every setting, also those that keep their defaults."""
     made = [(d.name, sorted((k, str(v)) for k, v in d.settings().items())) for d in (*methods, *metrics)]
-    told = {k: v for k, v in asdict(plan).items() if k not in ("name", "cases", "models", "protocols", "reads")}
+    told = {k: v for k, v in asdict(plan).items() if k not in _TOLD_APART}
+    if plan.stop is not None and stopping is not None:
+        told["stop"] = asdict(plan.stop) | {"protocol": stopping.digest}
     return hashlib.sha256(json.dumps([told, sorted(plan.models), made], sort_keys=True).encode()).hexdigest()

@@ -11,10 +11,12 @@ from pathlib import Path
 from pellucid.core.case import Case
 from pellucid.core.errors import BadOption
 from pellucid.io.models import LoadedModel, load_model
-from pellucid.io.reader import Failure, iter_cases
+from pellucid.io.reader import Failure, iter_cases, iter_rows
 from pellucid.study.folder import Folder, Manifest, fingerprint, regions_in
 from pellucid.study.items import Item, told_of, told_of_error
 from pellucid.study.plan import Study
+from pellucid.study.stopping import Stopped, Watch, in_order
+from pellucid.study.table import Row, rows_of
 from pellucid.workbench.delivery import checked
 from pellucid.workbench.explaining import Progress
 from pellucid.workbench.job import run_case
@@ -51,10 +53,12 @@ class Ran:
     Args:
         items: every one, also those that came to nothing, in the order of cases, models, seeds.
         found: how many were there already from an earlier run.
+        stopped: how a study with a stopping rule ended; None: it has none.
     """
 
     items: tuple[Item, ...]
     found: int
+    stopped: Stopped | None = None
 
     @property
     def failures(self) -> tuple[Item, ...]:
@@ -78,6 +82,8 @@ def prepare(study: Study, out: Path, trust_code: bool = False, device: str = "cp
     missing = [r for r in study.plan.regions if r not in there]
     if missing:
         raise BadOption(f"no case has a region {missing[0]!r}", f"regions: {', '.join(there) or 'none'}")
+    if Watch.of(study) is not None:
+        in_order(study)  # what forbids a stop is told before the models load
     models = {name: checked(load_model(path, trust_code, device)).loaded for name, path in study.models.items()}
     digests = {name: f"{m.model.digest} {m.model.identity.card}".strip() for name, m in models.items()}
     return Ready(study, models, Manifest(study.plan.name, study.digest, digests, fingerprint(study.cases, out)))
@@ -96,20 +102,55 @@ def run_study(ready: Ready, folder: Folder, recorder: Recorder | None = None, ad
         PellucidError: the path of the cases holds nothing that can be read.
         UnwritableOutput: an item cannot be kept.
     """
-    told, items, found = advance or _silent, list[Item](), 0
-    for case in _distinct(iter_cases(ready.study.cases)):
-        for name, loaded in ready.models.items():
-            for seed in ready.study.plan.seeds:
-                blank = _blank(case, name, loaded, seed, ready)
-                known = folder.done.get(blank.key)
-                if known is not None:
-                    found += 1
-                else:
-                    known = _done(blank, case, loaded, ready.study, recorder, _telling(told, blank))
-                    folder.keep(known)
-                items.append(known)
-                told(blank.case, 1)
-    return Ran(tuple(items), found)
+    each = _Each(ready, folder, recorder, advance or _silent)
+    watch = Watch.of(ready.study)
+    if watch is not None:
+        return _watched(each, watch)
+    ran = [one for case in _distinct(iter_cases(ready.study.cases)) for one in each.items(case)]
+    return Ran(tuple(item for item, _ in ran), sum(there for _, there in ran))
+
+
+@dataclass(frozen=True, eq=False)
+class _Each:
+    """How the items of a case are had."""
+
+    ready: Ready
+    folder: Folder
+    recorder: Recorder | None
+    told: Advance
+
+    def items(self, case: Case | Failure) -> Iterator[tuple[Item, bool]]:
+        """An item for each model and seed, and whether it was there already."""
+        study = self.ready.study
+        for name, loaded in self.ready.models.items():
+            for seed in study.plan.seeds:
+                blank = _blank(case, name, loaded, seed, self.ready)
+                known = self.folder.done.get(blank.key)
+                item = known or _done(blank, case, loaded, study, self.recorder, _telling(self.told, blank))
+                if known is None:
+                    self.folder.keep(item)
+                yield item, known is not None
+                self.told(blank.case, 1)
+
+
+def _watched(each: _Each, watch: Watch) -> Ran:
+    """Patient after patient, until every criterion that is watched is settled."""
+    study = each.ready.study
+    listed, ends = in_order(study)
+    ran, rows, taken = list[tuple[Item, bool]](), list[Row](), 0
+    states = watch.states(rows)
+    for case, last in zip(_distinct(iter_rows(listed)), ends, strict=True):
+        ran += (new := list(each.items(case)))
+        rows += rows_of(item for item, _ in new)
+        if not last:
+            continue
+        taken += 1
+        states = watch.states(rows)
+        if states and "INCONCLUSIVE" not in states:
+            break
+    seed = study.plan.stop.seed if study.plan.stop is not None else 0
+    stopped = watch.ended(states, seed, taken, sum(ends))
+    return Ran(tuple(item for item, _ in ran), sum(there for _, there in ran), stopped)
 
 
 def _done(
