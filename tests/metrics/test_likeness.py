@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from pellucid.metrics.likeness import kept_part, part_iou, spearman, structure, top_part
+from pellucid.metrics.likeness import kept_part, part_iou, spearman, structure, top_part, unit_ranks
 
 NOISE = np.random.default_rng(0).normal(size=(3, 12, 10))
 
@@ -21,6 +21,14 @@ def test_the_same_map_is_alike_exactly():
 def test_ranks_with_ties_are_scipys():
     one, other = NOISE[0].round(1).ravel(), (NOISE[0] + NOISE[1]).round(1).ravel()
     assert spearman(one, other) == pytest.approx(spearmanr(one, other).statistic, abs=1e-12)
+
+
+def test_ranks_of_length_one_multiply_to_the_correlation():
+    one, other = unit_ranks(NOISE[0]), unit_ranks(NOISE[1])
+    assert (one**2).sum() == pytest.approx(1, abs=1e-12)
+    assert (one * other).sum() == pytest.approx(spearman(NOISE[0].ravel(), NOISE[1].ravel()), abs=1e-12)
+    broken = np.where(NOISE[0] == NOISE[0].max(), np.nan, NOISE[0])
+    assert math.isnan(spearman(broken.ravel(), NOISE[1].ravel()))
 
 
 def test_values_tied_at_the_end_share_what_is_left():
@@ -45,4 +53,5 @@ def test_structure_is_compared_on_the_map_s_own_axes():
 def test_a_constant_map_is_like_nothing(flat):
     assert math.isnan(structure(flat, NOISE[0]))
     assert math.isnan(spearman(flat.ravel(), NOISE[0].ravel()))
+    assert np.isnan(unit_ranks(flat)).all()
     assert math.isnan(structure(NOISE[0][:2], NOISE[1][:2])), "two rows have no structure to compare"

@@ -65,14 +65,21 @@ def pairwise(
     return found
 
 
+def unit_ranks(values: Values) -> Values:
+    """Ranks (ties at their mean), centered and of length 1: the product of two is their correlation.
+
+    NaN for a map that is constant or not finite, whose ranks mean nothing.
+    """
+    centered = rankdata(values).reshape(values.shape) - (values.size + 1) / 2
+    length = np.sqrt((centered**2).sum())
+    usable = bool(np.isfinite(values).all()) and length > 0
+    return centered / length if usable else np.full(values.shape, np.nan)
+
+
 def spearman(one: Values, other: Values) -> float:
-    """Spearman correlation, 1 exactly where the ranks are the same; NaN where a list is constant."""
-    ranks = [rankdata(v) for v in (one, other)]
-    if any(np.ptp(r) == 0 for r in ranks):
-        return float("nan")
-    if np.array_equal(*ranks):
-        return 1.0
-    return float(np.clip(np.corrcoef(*ranks)[0, 1], -1, 1))
+    """Spearman correlation, 1 exactly where the ranks are the same; NaN where a list is constant or not finite."""
+    first, second = unit_ranks(one), unit_ranks(other)
+    return 1.0 if np.array_equal(first, second) else float(np.clip((first * second).sum(), -1, 1))
 
 
 def rank_correlation(one: Values, other: Values) -> float | None:
@@ -118,20 +125,25 @@ def part_iou(one: Values, other: Values) -> float:
 
 
 def structure(one: Values, other: Values) -> float:
-    """Structural similarity of two maps on their own axes, each brought to 0 to 1; NaN for a constant or thin map."""
+    """Structural similarity of two maps on their own axes, each brought to 0 to 1; NaN for a constant or thin map.
+
+    What is compared here may have any unit and offset. ``randomization.alike`` divides by the magnitude instead: there
+    the sign means something, and so does a zero.
+    """
     if min(one.shape) < _LEAST_WINDOW or np.ptp(one) == 0 or np.ptp(other) == 0:
         return float("nan")
-    rim = (_window(one) - 1) // 2  # where windows reach beyond the map, which the mean leaves out
+    rim = (window(one) - 1) // 2  # where windows reach beyond the map, which the mean leaves out
     return float(local_structure(one, other)[(slice(rim, -rim),) * one.ndim].mean())
 
 
 def local_structure(one: Values, other: Values) -> Values:
     """Structural similarity around each voxel of two maps that are neither constant nor thin."""
     scaled = [(v - v.min()) / np.ptp(v) for v in (one, other)]
-    found: Any = structural_similarity(*scaled, win_size=_window(one), data_range=1.0, full=True)
+    found: Any = structural_similarity(*scaled, win_size=window(one), data_range=1.0, full=True)
     return found[1]
 
 
-def _window(values: Values) -> int:
+def window(values: Values) -> int:
+    """Voxels along each axis over which structure is compared: odd, and no more than the thinnest axis has."""
     smallest = min(values.shape)
     return min(_WINDOW, smallest - 1 + smallest % 2)

@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from skimage.metrics import structural_similarity
 from torch import Tensor
+
+from pellucid.metrics.likeness import unit_ranks, window
 
 Similarity = Literal["spearman", "ssim"]
 Maps = Float[Tensor, "batch *space"]
 _SHIFTS = 19  # for SSIM: the lowest and the highest of 19 are a band of 90%
-_WINDOW = 7  # voxels of the SSIM's window, fewer on a thin grid
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Measure:
     def ready(self, maps: Maps) -> Maps:
         """What a map is compared by, made once for many comparisons; NaN where it cannot be."""
         plain = maps.detach().cpu().double().numpy()
-        prepare = _unit_ranks if self.by == "spearman" else _scaled
+        prepare = unit_ranks if self.by == "spearman" else _scaled
         return torch.from_numpy(np.stack([prepare(one) for one in plain]))
 
     def alike(self, one: Maps, other: Maps) -> Float[Tensor, " batch"]:
@@ -87,16 +87,8 @@ class Measure:
         return np.stack([self.alike(one, other.roll(step, axes)).numpy() for step in steps], axis=1)
 
 
-def _unit_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks (ties at their mean), centered and of length 1: the product of two is their correlation."""
-    centered = rankdata(values).reshape(values.shape) - (values.size + 1) / 2
-    length = np.sqrt((centered**2).sum())
-    usable = bool(np.isfinite(values).all()) and length > 0
-    return centered / length if usable else np.full(values.shape, np.nan)
-
-
 def _scaled(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Between -1 and 1."""
+    """Between -1 and 1, and zero where it was: ``likeness.structure`` would move it, and lose the sign."""
     usable = bool(np.isfinite(values).all()) and values.min() < values.max() and min(values.shape) >= 3
     return values / np.abs(values).max() if usable else np.full(values.shape, np.nan)
 
@@ -104,8 +96,7 @@ def _scaled(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _structure(one: NDArray[np.float64], other: NDArray[np.float64], span: float) -> float:
     if np.isnan(one).any() or np.isnan(other).any():
         return float("nan")
-    side = min(_WINDOW, *one.shape)
-    found: Any = structural_similarity(one, other, win_size=side - 1 + side % 2, data_range=span)
+    found: Any = structural_similarity(one, other, win_size=window(one), data_range=span)
     return float(found)
 
 
