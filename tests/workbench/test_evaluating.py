@@ -11,6 +11,8 @@ from pellucid.core.case import Region
 from pellucid.core.target import ClassScore
 from pellucid.explain.cam import GradCAM, HiResCAM
 from pellucid.explain.gradient import InputXGradient
+from pellucid.plan.budget import Pace
+from pellucid.workbench.budgeting import duration
 from pellucid.workbench.evaluating import ALL_MAPS, score_panel, truth_region
 from pellucid.workbench.explaining import explain_case
 from pellucid.workbench.opening import open_case
@@ -57,6 +59,11 @@ def test_a_metric_of_all_maps_has_one_row_for_each_target(classifier, make_case)
     metrics = [make_metric("MethodAgreement"), make_metric("Sparseness")]
     scored = score_panel(panel, case, metrics, announce=said.append)
     assert said == ["2 metrics of 6 maps: at most 0 forwards, 0 backwards"]
+    timed: list[str] = []
+    score_panel(panel, case, [make_metric("DeletionAUC:steps=4")], announce=timed.append, pace=Pace(0.5))
+    assert timed[0].startswith("1 metric of 6 maps: at most ")
+    count = int(timed[0].split("at most ")[1].split(" ")[0])
+    assert timed[0].endswith(f", about {duration(count / 2)} here")
     together = [s for s in scored if s.method == ALL_MAPS]
     assert [(s.target, s.metric.name, s.region) for s in together] == [
         ("bright", "MethodAgreement", None),

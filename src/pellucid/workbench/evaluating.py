@@ -12,6 +12,8 @@ from pellucid.core.explanation import Explanation
 from pellucid.core.metric import Metric, PanelMetric, Score
 from pellucid.core.probe import Probe
 from pellucid.core.sweep import Sweep, SweptMetric
+from pellucid.plan.budget import Pace
+from pellucid.workbench.budgeting import duration
 from pellucid.workbench.explaining import Panel, Progress
 from pellucid.workbench.readers import CONSENSUS, consensus_words, with_consensus
 
@@ -92,6 +94,7 @@ def score_panel(
     metrics: Sequence[Metric | PanelMetric],
     progress: Progress | None = None,
     announce: Progress | None = None,
+    pace: Pace | None = None,
 ) -> tuple[Scored, ...]:
     """Every metric of every explanation; what several metrics ask of the model is asked once.
 
@@ -101,6 +104,7 @@ def score_panel(
         metrics: at least one.
         progress: called with how many forwards there will be, then with each method before it is scored.
         announce: called with how many forwards there will be; None: nobody is told apart from ``progress``.
+        pace: of a pass here; None: it was not measured, and the time is not told.
     """
     region, told, each = truth_region(case), progress or _silent, [m for m in metrics if isinstance(m, Metric)]
     benches = [
@@ -110,9 +114,7 @@ def score_panel(
         )
     ]
     cost = sum((bench.cost for bench in benches), Cost())
-    words = (
-        f"{len(metrics)} metrics of {len(benches)} maps: at most {cost.forwards} forwards, {cost.backwards} backwards"
-    )
+    words = f"{_counted(len(metrics), 'metric')} of {_counted(len(benches), 'map')}: at most {_passes(cost, pace)}"
     for tell in (told, announce or _silent):
         tell(words)
     out: list[Scored] = []
@@ -120,6 +122,16 @@ def score_panel(
         told(f"metrics of {bench.name}")
         out += bench.scored(told)
     return (*out, *_of_all(panel, [m for m in metrics if isinstance(m, PanelMetric)]))
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _passes(cost: Cost, pace: Pace | None) -> str:
+    """In words, with the time that they take here."""
+    words = f"{_counted(cost.forwards, 'forward')}, {_counted(cost.backwards, 'backward')}"
+    return f"{words}, about {duration(pace.seconds(cost))} here" if pace is not None and cost.forwards else words
 
 
 def _of_all(panel: Panel, metrics: Sequence[PanelMetric]) -> list[Scored]:

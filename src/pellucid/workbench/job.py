@@ -164,7 +164,8 @@ def run_case(
     if recorder is not None:
         for explanation in panel.explanations:
             recorder.created(explanation)
-    scores = score_panel(panel, opened.case, request.metrics, progress, announce) if request.metrics else ()
+    pace = budget.plan.pace if budget is not None else None
+    scores = score_panel(panel, opened.case, request.metrics, progress, announce, pace) if request.metrics else ()
     answers = tuple(answer(e, on) for e in panel.explanations)
     alike = agreements(panel.explanations, panel.names, answers)
     apart = differences(panel.explanations, request.atlas)
