@@ -318,8 +318,9 @@ def check_same_world(mask: Grid, like: Grid, what: str = "mask") -> None:
         why = "one of another slice"
     else:
         return
+    kind = "pixels only" if like.calibration is Calibration.NONE else f"{like.calibration} millimeters"
     raise BadRegion(
-        f"expected a {what} on the image's grid of {_size(like)} ({like.calibration}), got {why}",
+        f"expected a {what} on the image's grid of {_size(like)} ({kind}), got {why}",
         "draw it on the image itself, or save it as NIfTI with the image's affine",
     )
 

@@ -143,7 +143,7 @@ def _make(base: type[Declared], text: str) -> object:
         if not found or key not in known:
             raise BadOption(
                 f"{declared.__name__} has no parameter {key!r}",
-                f"parameters: {', '.join(known) or 'none'}; write NAME:parameter=value,...",
+                f"parameters: {', '.join(known) or 'none'}; write NAME:parameter=value",
             )
         chosen[key] = _parse(key, value, known[key].type)
     return declared(**chosen)
