@@ -153,3 +153,25 @@ def test_beside_the_value_stands_the_same_under_the_other_fill(kind, against, ne
     assert both.values.tolist() == pytest.approx(both.detail["by fill"][fills[0].words], nan_ok=True)
     assert both.detail["area by fill"][fills[0].words] == both.detail["area"]
     assert any(isfinite(v) for found in both.detail["by fill"].values() for v in found)
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("kind", BOTH)
+def test_it_equals_the_second_implementation(kind, rank, nets, model_of, scored, reference):
+    net, shape = nets.classifier(rank), SHAPE[rank]
+    x, maps, d = nets.noise(2, 2, *shape), nets.noise(2, 1, *shape, seed=5), int(np.prod(SHAPE[rank]))
+    counts = [round(point * d / 6) for point in range(7)]
+    draw = torch.Generator().manual_seed(0)  # the scene's seed
+    drawn = [torch.randperm(d, generator=draw) for _ in range(2)]
+    # reversed, an order that shows hides the same
+    others = [(o if kind is NormalizedDeletionAUC else o.flip(0)).tolist() for o in drawn]
+    name = "normalized_deletion_auc" if kind is NormalizedDeletionAUC else "normalized_insertion_auc"
+    slow, zero = getattr(reference(name), name), torch.zeros_like(x[:1])
+    for against, orders in (("random", others), ("ends", [])):
+        got = scored(kind(against, steps=6, infill=ZERO), model_of(net, rank, 2), x, maps)
+        for i in range(2):
+            one = slow(lambda y: net(y)[:, 0].detach(), x[i : i + 1], zero, maps[i, 0].numpy(), counts, orders)
+            if got.reasons[i]:
+                assert against == "ends"
+                continue
+            assert float(got.values[i]) == pytest.approx(one, abs=1e-9)

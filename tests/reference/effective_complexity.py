@@ -1,7 +1,5 @@
 """Effective complexity after Nguyen and Martinez (2020): the fewest top voxels that bring the score near enough."""
 
-import math
-
 import numpy as np
 
 
@@ -24,5 +22,5 @@ def effective_complexity(score, x, fill, values, counts, tolerance):
                 high = count
                 break
             low = count
-        counts = [math.ceil(low + (high - low) * part / 7) for part in range(1, 7)] + [high]
+        counts = [int(np.ceil(low + (high - low) * part / 7)) for part in range(1, 7)] + [high]
     return high
