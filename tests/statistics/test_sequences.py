@@ -94,6 +94,13 @@ def test_items_of_a_patient_count_once():
     assert found.lows == betting([0.3, 0.9, 0.6]).lows
 
 
+def test_the_end_of_the_scale_settles_nothing():
+    """That the mean is at least 0 is known beforehand, and is not that it lies above."""
+    scores = np.random.default_rng(0).random(20) * 0.02
+    assert settled(betting(scores[:1]), 0.0).side == "open"
+    assert settled(betting(1 - scores[:1]), 1.0).side == "open"
+
+
 def test_it_stops_when_the_verdict_is_settled():
     scores = (np.random.default_rng(6).random(600) < 0.9).astype(float)
     found = betting(scores)

@@ -115,7 +115,7 @@ def settled(sequence: ConfidenceSequence, threshold: float) -> Settled:
         sequence: from ``betting``.
         threshold: in the unit of the scores.
     """
-    above, below = np.array(sequence.lows) >= threshold, np.array(sequence.highs) < threshold
+    above, below = np.array(sequence.lows) > threshold, np.array(sequence.highs) < threshold
     out = np.flatnonzero(above | below)
     if not len(out):
         return Settled("open", None, threshold)
