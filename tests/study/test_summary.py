@@ -10,11 +10,12 @@ import pytest
 
 from pellucid.core.errors import InputError
 from pellucid.guide.protocol import parse_protocol
-from pellucid.study.figures import draw_curves, draw_metrics, draw_ranks
+from pellucid.study.figures import draw_curves, draw_differences, draw_metrics, draw_ranks
 from pellucid.study.folder import Manifest
 from pellucid.study.gating import Bench, gate
 from pellucid.study.items import Item
 from pellucid.study.page import render_study
+from pellucid.study.plates import draw_plates, write_plates
 from pellucid.study.summary import by_metric, summarize
 from pellucid.study.table import PARQUET, read_rows, rows_of, write_rows
 
@@ -127,12 +128,40 @@ def test_figures_are_there_where_there_is_something_to_draw(items: list[Item]) -
     assert draw_ranks([]) is None
 
 
+def test_mean_ranks_are_drawn_with_their_critical_difference(items: list[Item]) -> None:
+    matches = summarize(rows_of(items)).matches
+    figure = draw_differences(matches)
+    assert figure is not None
+    critical = matches[0].critical
+    assert critical is not None
+    words = [t.get_text().strip() for t in figure.axes[0].texts]
+    assert f"critical difference {critical.difference:.2f}" in " ".join(words)
+    for name, rank in zip(critical.names, critical.ranks, strict=True):
+        assert any(name in w and f"{rank:.2f}" in w for w in words), name
+    assert draw_differences([]) is None
+
+
+def test_figures_are_files_that_do_not_change_by_themselves(items: list[Item], tmp_path: Path) -> None:
+    summary = summarize(rows_of(items))
+    written = [write_plates(draw_plates(items, summary), tmp_path / name) for name in ("one", "two")]
+    assert {p.suffix for p in written[0].values()} == {".png", ".svg"}
+    assert {name.rpartition("-")[2] for name in written[0]} >= {
+        "metrics.png",
+        "ranks.svg",
+        "differences.png",
+        "curves.svg",
+    }
+    for name, path in written[0].items():
+        assert path.read_bytes() == written[1][name].read_bytes(), name
+
+
 def test_the_page_tells_all_and_loads_nothing(items: list[Item], simulated: ModuleType) -> None:
     rows = rows_of(items)
     text = simulated.protocol({"metric": "Dice"}, {"metric": "reads.accuracy"})
     verdicts = gate(Bench(rows), parse_protocol(text))
     manifest = Manifest("A study <of> maps", "s", {"m": "weights"}, {"file 1": "x"})
-    page = render_study(manifest, items, summarize(rows), verdicts, ["21 items of 21 cases"])
+    summary = summarize(rows)
+    page = render_study(manifest, items, summary, draw_plates(items, summary), verdicts, ["21 items of 21 cases"])
     assert "<b>no image" not in page
     assert "&lt;b&gt;no image" in page
     assert "A study &lt;of&gt; maps" in page
@@ -146,6 +175,6 @@ def test_the_page_tells_all_and_loads_nothing(items: list[Item], simulated: Modu
         "Research use",
     ):
         assert words in page, words
-    assert page.count('src="data:image/png;base64,') == 3
+    assert page.count('src="data:image/png;base64,') == 4, "metrics, ranks, differences, curves"
     assert "<script" not in page
     assert "http" not in page.replace("http-equiv", "")

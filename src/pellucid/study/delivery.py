@@ -11,6 +11,7 @@ from pellucid.io.trust import sha256_of
 from pellucid.study.folder import PAGE, READS_TABLE, SCORES, SUMMARY, Folder, finished
 from pellucid.study.gating import Bench, gate
 from pellucid.study.page import render_study
+from pellucid.study.plates import draw_plates, write_plates
 from pellucid.study.readings import read_reads
 from pellucid.study.running import Ran, Ready
 from pellucid.study.stopping import Stopped
@@ -84,7 +85,9 @@ def deliver_study(ready: Ready, folder: Folder, ran: Ran, recorder: Recorder) ->
         files["reads"] = write_bytes(folder.path / READS_TABLE, ready.study.reads.read_bytes())
     verdicts, unfit = _verdicts(ready, rows, ran.stopped)
     said += unfit
-    files["page"] = write_text(folder.path / PAGE, render_study(ready.manifest, ran.items, summary, verdicts, said))
+    plates = draw_plates(ran.items, summary)
+    page = render_study(ready.manifest, ran.items, summary, plates, verdicts, said)
+    files |= {"page": write_text(folder.path / PAGE, page), **write_plates(plates, folder.path)}
     told = {"said": said, "summary": summary.plain(), "verdicts": [v.plain() for v in verdicts]}
     files["summary"] = write_text(folder.path / SUMMARY, json.dumps(told, indent=1, ensure_ascii=False))
     folder.finish(ready.manifest, ran.stopped)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from pellucid.show.words import MINUS, unit_word
 from pellucid.statistics.bootstrap import Floats, Resampling, interval
+from pellucid.statistics.comparing import CriticalDifference
 from pellucid.statistics.interval import Interval
 from pellucid.study.items import Item
 from pellucid.study.summary import Line, Match
@@ -105,6 +106,57 @@ def draw_ranks(matches: Sequence[Match]) -> Figure | None:
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, fontsize=7, frameon=False, ncols=len(names), loc="outside upper right")
     return figure
+
+
+def draw_differences(matches: Sequence[Match]) -> Figure | None:
+    """Mean ranks over patients by metric, and bars over methods that are not told apart; None: nothing to draw.
+
+    Args:
+        matches: of a study; the first twelve with three methods and two patients are drawn.
+
+    Source:
+        demsar2006statistical.
+    """
+    shown = [(m, m.critical) for m in matches if m.critical is not None and m.critical.clusters > 1][:_MOST]
+    if not shown:
+        return None
+    down, most = -(-len(shown) // _ACROSS), max(len(c.names) for _, c in shown)
+    figure = Figure(figsize=(_WIDTH, (1.1 + 0.17 * most) * down), layout="constrained")
+    panels = figure.subplots(down, _ACROSS, squeeze=False).ravel()
+    for axes in panels:
+        axes.set_axis_off()
+    for axes, (match, critical) in zip(panels, shown, strict=False):
+        _ladder(axes, critical)
+        p = "" if math.isnan(critical.p) else f", Friedman p {critical.p:.2g}"
+        axes.set_title(f"{_short(match.metric)}: {critical.clusters} patients{p}", fontsize=8, loc="left")
+    return figure
+
+
+def _ladder(axes: Axes, critical: CriticalDifference) -> None:
+    """The axis of mean ranks, a stem to each name, the critical difference above and the bars below."""
+    count = len(critical.names)
+    half, edge = -(-count // 2), 0.06 * (count - 1)
+    first = 1 + 0.42 * len(critical.groups)
+    axes.plot([1, count], [0, 0], color=_INK, lw=1)
+    for rank in range(1, count + 1):
+        axes.plot([rank, rank], [0, 0.22], color=_INK, lw=1)
+        axes.text(rank, 0.35, str(rank), ha="center", va="bottom", fontsize=7)
+    for n, (name, rank) in enumerate(zip(critical.names, critical.ranks, strict=True)):
+        left = n < half
+        end, down = (1 - edge, -first - 0.75 * n) if left else (count + edge, -first - 0.75 * (count - 1 - n))
+        axes.plot([rank, rank, end], [0, down, down], color=_PALE, lw=0.9)
+        axes.plot([rank], [0], "o", color=_INK, ms=3.5)
+        words = f"{_short(name)} {rank:.2f}" if left else f"{rank:.2f} {_short(name)}"
+        axes.text(end, down, f" {words} ", ha="right" if left else "left", va="center", fontsize=7)
+    for n, group in enumerate(critical.groups):
+        ranks = [critical.ranks[critical.names.index(name)] for name in group]
+        axes.plot([min(ranks), max(ranks)], [-0.5 - 0.42 * n] * 2, color=COLORS[0], lw=3.2, solid_capstyle="round")
+    wide = min(critical.difference, count - 1)
+    more = " (wider than this axis)" if critical.difference > count - 1 else ""
+    axes.plot([1, 1 + wide], [1.55, 1.55], "|-", color=COLORS[1], lw=1.2, ms=5)
+    axes.text(1, 1.75, f"critical difference {critical.difference:.2f}{more}", va="bottom", fontsize=7)
+    axes.set_xlim(1 - 0.75 * (count - 1), count + 0.75 * (count - 1))
+    axes.set_ylim(-first - 0.75 * half, 2.9)
 
 
 def _curves(items: Sequence[Item], model: str, target: str) -> Curves:

@@ -18,6 +18,7 @@ from pellucid.study.stopping import Stopped
 
 MANIFEST, ITEMS, SCORES, SUMMARY, PAGE = "study.json", "items.jsonl", "scores.csv", "summary.json", "study.html"
 READS_TABLE = "reads.csv"
+FIGURES = "figures"
 _ABSENT = "absent"
 _SHOWN = 3
 
@@ -86,6 +87,8 @@ class Folder:
         if restart:
             for name in (ITEMS, MANIFEST, SCORES, READS_TABLE):
                 (path / name).unlink(missing_ok=True)
+            for figure in [f for ending in ("png", "svg") for f in (path / FIGURES).glob(f"*.{ending}")]:
+                figure.unlink()
         before = read_manifest(path) if (path / MANIFEST).is_file() else None
         changes = before.changes(now) if before is not None else []
         if changes:

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from functools import cache
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
 
 from pellucid.show.gallery import Picture, picture_of
 from pellucid.show.words import RESEARCH, number, unit_word
-from pellucid.study.figures import draw_curves, draw_metrics, draw_ranks
 from pellucid.study.folder import Manifest
 from pellucid.study.items import Item
 from pellucid.study.junit import bounds_words, needed_words
+from pellucid.study.plates import Plates
 from pellucid.study.summary import Line, Match, Summary, by_metric
 from pellucid.study.verdicts import SAYS, Finding, Verdict
 
@@ -28,6 +29,7 @@ class Part:
         curves: deletion and insertion; None: there are none.
         metrics: every metric with its intervals.
         ranks: None: nothing is ranked.
+        differences: mean ranks with critical differences; None: fewer than three methods.
         tables: (metric, rows) of the means.
         pairs: (metric, rows) of the comparisons.
     """
@@ -36,12 +38,18 @@ class Part:
     curves: Picture | None
     metrics: Picture | None
     ranks: Picture | None
+    differences: Picture | None
     tables: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]
     pairs: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]
 
 
 def render_study(
-    manifest: Manifest, items: Sequence[Item], summary: Summary, verdicts: Sequence[Verdict], said: Sequence[str]
+    manifest: Manifest,
+    items: Sequence[Item],
+    summary: Summary,
+    plates: Sequence[Plates],
+    verdicts: Sequence[Verdict],
+    said: Sequence[str],
 ) -> str:
     """The page of a study as HTML.
 
@@ -49,10 +57,11 @@ def render_study(
         manifest: what it was made from.
         items: every one.
         summary: what the table comes to.
+        plates: its figures.
         verdicts: of its protocols.
         said: about the run.
     """
-    parts = [_part(m, t, items, summary) for m, t in dict.fromkeys((x.model, x.target) for x in summary.lines)]
+    parts = [_part(plate, summary) for plate in plates]
     page = {
         "title": manifest.name,
         "research": RESEARCH,
@@ -80,19 +89,23 @@ def _head(items: Sequence[Item]) -> str:
     return f"{counts}; {len(done)} of {len(items)} items have numbers{right}"
 
 
-def _part(model: str, target: str, items: Sequence[Item], summary: Summary) -> Part:
+def _part(plates: Plates, summary: Summary) -> Part:
+    model, target = plates.model, plates.target
     groups = {k: lines for k, lines in by_metric(summary).items() if k[:2] == (model, target)}
     matches = [m for m in summary.matches if (m.model, m.target) == (model, target)]
-    curves = draw_curves(items, model, target)
-    metrics, ranks = draw_metrics(groups), draw_ranks(matches)
     return Part(
         f"{model}, target {target}",
-        picture_of(curves, "mean curves of each method with bands", 2) if curves else None,
-        picture_of(metrics, "means of each method with intervals, by metric", 2) if metrics else None,
-        picture_of(ranks, "share of resamples at each rank, by metric", 2) if ranks else None,
+        _picture(plates.curves, "mean curves of each method with bands"),
+        _picture(plates.metrics, "means of each method with intervals, by metric"),
+        _picture(plates.ranks, "share of resamples at each rank, by metric"),
+        _picture(plates.differences, "mean ranks of methods and critical differences, by metric"),
         tuple((_heading(lines[0]), tuple(_row(line) for line in lines)) for lines in groups.values()),
         tuple((m.metric, tuple(_pairs(m))) for m in matches),
     )
+
+
+def _picture(figure: Figure | None, words: str) -> Picture | None:
+    return picture_of(figure, words, 2) if figure is not None else None
 
 
 def _heading(line: Line) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pellucid.statistics.bootstrap import STANDARD, Floats, Resampling
-from pellucid.statistics.comparing import Comparison, Ranking, compare, rank
+from pellucid.statistics.comparing import Comparison, CriticalDifference, Ranking, compare, critical_difference, rank
 from pellucid.statistics.interval import Interval
 from pellucid.study.estimates import estimate
 from pellucid.study.table import STRATA, Row, between_0_and_1, groups_of, lost, values_of
@@ -55,6 +55,7 @@ class Match:
         metric: with its parameters.
         comparisons: every pair, p after Holm over the pairs of this metric.
         ranking: with the share of resamples at each rank; None: neither way is better.
+        critical: mean ranks over patients; None: fewer than three methods, or neither way is better.
     """
 
     model: str
@@ -62,6 +63,7 @@ class Match:
     metric: str
     comparisons: tuple[Comparison, ...]
     ranking: Ranking | None
+    critical: CriticalDifference | None = None
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,10 @@ def _match(found: Sequence[Row], by: Resampling) -> Match:
     compared = compare(table, names, patients, by=by)
     better = None if first.direction == "none" else first.direction == "higher"
     ranking = None if better is None else rank(table, names, patients, higher_is_better=better, by=by)
-    return Match(first.model, first.target, first.metric, compared, ranking)
+    critical = None
+    if better is not None and len(names) > _FEWEST_METHODS:
+        critical = critical_difference(table, names, patients, higher_is_better=better, level=by.level)
+    return Match(first.model, first.target, first.metric, compared, ranking, critical)
 
 
 def side_by_side(found: Sequence[Row]) -> tuple[list[str], Floats, list[str]]:
