@@ -283,20 +283,28 @@ def whole(name: str, one: Case, copies: int) -> tuple[dict[str, Any], list[dict[
     return words, [bar | {"interval": None}]
 
 
+def black_alone(_one: Any) -> list[float]:
+    """The one fill of the curves in both orders."""
+    return [BLACK]
+
+
+def black_and_mean(one: Any) -> list[float]:
+    """The two fills of one image."""
+    return [BLACK, float(one.x.mean())]
+
+
 def measure(setting: Setting) -> dict[str, Any]:
     """Curves, ROAD and the suite."""
     count = 2 if setting.light else IMAGES
     chest, pictures = chests(count)
-    both = lambda one: [BLACK, float(one.x.mean())]  # noqa: E731
-    black = lambda _one: [BLACK]  # noqa: E731
     parts = [whole(chest, pictures[0], copies) for copies in COPIES]
-    parts.append(curves(f"del/ins, most/least first, {chest}", pictures, black, (1, -1), setting))
-    parts.append(curves(f"del/ins, two fills, {chest}", pictures, both, (1,), setting))
+    parts.append(curves(f"del/ins, most/least first, {chest}", pictures, black_alone, (1, -1), setting))
+    parts.append(curves(f"del/ins, two fills, {chest}", pictures, black_and_mean, (1,), setting))
     parts.append(removal(chest, pictures, setting))
     if not setting.light:
         brain, cut = slices(SLICES)
         parts.append(removal(brain, cut, setting))
-        parts.append(curves(f"del/ins, most/least first, {brain}", cut, black, (1, -1), setting))
+        parts.append(curves(f"del/ins, most/least first, {brain}", cut, black_alone, (1, -1), setting))
     bars = [bar for _, found in parts for bar in found]
     return {"patched": rivals.PATCHED, "parts": [words for words, _ in parts], "bars": bars}
 

@@ -1,5 +1,7 @@
 """Whether map and prediction change together: exact cases, a second implementation, and maps that cannot follow."""
 
+from functools import partial
+
 import nibabel
 import numpy as np
 import pytest
@@ -57,6 +59,11 @@ def scored(metric, model, x, method=None):
     return score
 
 
+def drawn_below(draws, n):
+    """A number from 0 to n - 1."""
+    return int(torch.randint(n, (1,), generator=draws))
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("rank", [2, 3])
 def test_input_times_gradient_of_a_linear_score_follows_it_exactly(rank, channels, model_of):
@@ -98,8 +105,7 @@ def test_equal_to_the_second_implementation(rank, arm, method, nets, model_of, r
         if arm == "sensitivity":
             leaf, value = leafed(image)
             slope = torch.autograd.grad(value, leaf)[0][0].numpy()
-            below = lambda n, draws=draws: int(torch.randint(n, (1,), generator=draws))  # noqa: E731
-            images = list(second.pushed(image, slope, spans, 6, 0.25, below))
+            images = list(second.pushed(image, slope, spans, 6, 0.25, partial(drawn_below, draws)))
         else:
             noise = [(2 * torch.rand(image.shape, generator=draws) - 1).double().numpy() for _ in range(6)]
             wide = np.reshape(spans, (-1, *(1,) * rank))

@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,21 @@ def peers_python(chosen: Path | None) -> Path | None:
         return chosen
     beside = Path(sys.prefix).parent / ".venv-peers" / "bin" / "python"
     return beside if beside.exists() else None
+
+
+def ask_peers(
+    jobs: Sequence[Job], python: Path | None, step: Callable[[str, int], None]
+) -> tuple[dict[int, Answer], dict[str, dict[str, str]]]:
+    """As ``ask``, in a folder that goes again; the versions are told with ours.
+
+    Args:
+        jobs: to do.
+        python: that has the peers which need an environment of their own; None: there is none.
+        step: told each job, as one step.
+    """
+    with tempfile.TemporaryDirectory(prefix="pellucid-verify-") as folder:
+        answers, versions = ask(jobs, Path(folder), python, lambda job: step(f"{job.peer} {job.call}", 1))
+    return answers, {"pellucid": {n: version(n) for n in ("pellucid", "torch", "numpy")}, **versions}
 
 
 def ask(

@@ -1,19 +1,17 @@
 """Metrics: from the plan to the verdicts."""
 
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.metadata import version
 from math import inf, isfinite
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from pellucid.core.errors import MissingExtra, UnknownName
-from pellucid.verify.apart import Answer, Job, ask
+from pellucid.core.errors import MissingExtra
+from pellucid.verify.apart import Answer, Job, ask_peers
 from pellucid.verify.bridges import deviation
 from pellucid.verify.demonstrations import Demonstration, shown
 from pellucid.verify.evidence import Evidence
@@ -21,6 +19,7 @@ from pellucid.verify.metrics_defects import METRIC_DEFECTS
 from pellucid.verify.metrics_formulas import METRIC_FORMULAS
 from pellucid.verify.metrics_ours import Scored, exact, region_of, scored, two_valued
 from pellucid.verify.metrics_plan import METRICS, PEERS, READINGS, MetricComparison
+from pellucid.verify.plan import check_known
 from pellucid.verify.subjects import Prepared, Subject
 from pellucid.verify.verdict import Row, Verdict, Verification
 
@@ -70,10 +69,8 @@ def chosen_metrics(metrics: Sequence[str] = (), peers: Sequence[str] = ()) -> Ch
         UnknownName: a metric that is not compared, or no such peer; the message lists those there are.
     """
     names = sorted({c.name for c in METRICS})
-    for given, known, kind in ((metrics, names, "compared metric"), (peers, PEERS, "peer with metrics")):
-        wrong = [g for g in given if g.lower() not in {k.lower() for k in known}]
-        if wrong:
-            raise UnknownName(f"no {kind} named {wrong[0]!r}", f"there are: {', '.join(known)}")
+    check_known(metrics, names, "compared metric")
+    check_known(peers, PEERS, "peer with metrics")
     wanted, of = {m.lower() for m in metrics or names}, {p.lower() for p in peers or PEERS}
     return ChosenMetrics(
         tuple(c for c in METRICS if c.name.lower() in wanted and c.peer in of),
@@ -103,13 +100,11 @@ def verify_metrics(plan: ChosenMetrics, python: Path | None, step: Step) -> Veri
         handed = {"region": region_of(prepared), "seen": seen, "two": two_valued(prepared)}
         shows.append((d, Job(len(pairings) + len(shows), d.peer, d.call, prepared, d.options, None, handed)))
     jobs = [*(p.job for p in pairings), *(job for _, job in shows)]
-    with tempfile.TemporaryDirectory(prefix="pellucid-verify-") as folder:
-        answers, versions = ask(jobs, Path(folder), python, lambda job: step(f"{job.peer} {job.call}", 1))
+    answers, versions = ask_peers(jobs, python, step)
     rows += [judge(p, answers[p.job.number]) for p in pairings]
     for d, job in shows:
         defects.append(shown(d, job.subject, answers[job.number]))
         step(f"{d.defect} of {d.peer}", 1)
-    versions = {"pellucid": {n: version(n) for n in ("pellucid", "torch", "numpy")}, **versions}
     return Verification(rows, defects, versions, time.perf_counter() - started)
 
 

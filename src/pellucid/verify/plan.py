@@ -1,10 +1,11 @@
 """Which method is compared with which call of which peer, on what, and how."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from pellucid.core.errors import UnknownName
 from pellucid.verify.formulas import TRAPEZOID_STEPS
 from pellucid.verify.subjects import Subject
 
@@ -44,6 +45,23 @@ NOISY = (PAIR, DENSE, DENSE_3D)
 # how the noise that ours has drawn is laid out for a peer
 SIDE_BY_SIDE, ONE_BY_ONE, OF_THE_RANGE = "side by side", "one by one", "in units of the range"
 PLACES = "places on the path from zero"
+
+
+def check_known(given: Sequence[str], known: Sequence[str], kind: str) -> None:
+    """Names of what is planned, in any case of letters.
+
+    Args:
+        given: by the user.
+        known: that there are.
+        kind: of what, for the message.
+
+    Raises:
+        UnknownName: there is none of this name; the message lists those there are.
+    """
+    lower = {k.lower() for k in known}
+    wrong = [g for g in given if g.lower() not in lower]
+    if wrong:
+        raise UnknownName(f"no {kind} named {wrong[0]!r}", f"there are: {', '.join(known)}")
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,15 @@
 """From the plan to the verdicts."""
 
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 
 from torch import Tensor
 
-from pellucid.core.errors import MissingExtra, UnknownName
+from pellucid.core.errors import MissingExtra
 from pellucid.core.explainer import Explainer
-from pellucid.verify.apart import Answer, Job, ask
+from pellucid.verify.apart import Answer, Job, ask_peers
 from pellucid.verify.bridges import BRIDGES, deviation
 from pellucid.verify.channels import CHANNEL_FORMULAS
 from pellucid.verify.cohorts import effects
@@ -23,7 +21,7 @@ from pellucid.verify.handing import HANDS, Method
 from pellucid.verify.lifting import LIFT_FORMULAS, LIFTS, SHORTFALLS
 from pellucid.verify.ours import Explained, explained
 from pellucid.verify.parts import PARTS
-from pellucid.verify.plan import MAPS, OF_THE_RANGE, PEERS, PLACES, SIDE_BY_SIDE, TOLERANCES, Comparison
+from pellucid.verify.plan import MAPS, OF_THE_RANGE, PEERS, PLACES, SIDE_BY_SIDE, TOLERANCES, Comparison, check_known
 from pellucid.verify.relevance import LOSSES, RELEVANCES
 from pellucid.verify.subjects import Prepared, Subject, prepare
 from pellucid.verify.verdict import Row, Shown, Verdict, Verification
@@ -78,10 +76,8 @@ def chosen(methods: Sequence[str] = (), peers: Sequence[str] = ()) -> Chosen:
         UnknownName: a method that is not compared, or no such peer; the message lists those there are.
     """
     names = sorted({c.name for c in PLAN})
-    for given, known, kind in ((methods, names, "compared method"), (peers, PEERS, "peer")):
-        wrong = [g for g in given if g.lower() not in {k.lower() for k in known}]
-        if wrong:
-            raise UnknownName(f"no {kind} named {wrong[0]!r}", f"there are: {', '.join(known)}")
+    check_known(methods, names, "compared method")
+    check_known(peers, PEERS, "peer")
     wanted, of = {m.lower() for m in methods or names}, {p.lower() for p in peers or PEERS}
     return Chosen(
         tuple(c for c in PLAN if c.name.lower() in wanted and c.peer.lower() in of),
@@ -108,15 +104,13 @@ def verify(plan: Chosen, python: Path | None, step: Step) -> Verification:
         else:
             defects.append(Shown(d.defect, d.peer, "", "", Verdict.NOT_RUN, prepared))
     jobs = [*(p.job for p in pairings), *(job for _, job in shows)]
-    with tempfile.TemporaryDirectory(prefix="pellucid-verify-") as folder:
-        answers, versions = ask(jobs, Path(folder), python, lambda job: step(f"{job.peer} {job.call}", 1))
+    answers, versions = ask_peers(jobs, python, step)
     for pairing in pairings:
         rows.append(judge(pairing, answers[pairing.job.number]))
         step(f"{pairing.comparison.name} and {pairing.comparison.peer}", 1)
     for d, job in shows:
         defects.append(shown(d, job.subject, answers[job.number]))
         step(f"{d.defect} of {d.peer}", 1)
-    versions = {"pellucid": {n: version(n) for n in ("pellucid", "torch", "numpy")}, **versions}
     return Verification(rows, defects, versions, time.perf_counter() - started)
 
 
