@@ -29,7 +29,7 @@ $(USER): pyproject.toml constraints.txt | $(PYTHON)
 	@touch $@
 
 $(DEVELOPER): $(USER)
-	$(INSTALL) -e '.[test,docs,train,dicom,onnx,openvino,monai]'
+	$(INSTALL) -e '.[test,docs,train,hospital,onnx,openvino,monai]'
 	@touch $@
 
 # grad-cam and zennit need torchvision, which no CPU build of torch brings: apart, and torch itself is shared by a path.
@@ -63,6 +63,7 @@ check: $(DEVELOPER) ## format, lint, types, floors, spelling, and the rules of t
 
 integration: $(DEVELOPER) $(PEERS) ## tests with servers, a browser and installed peers
 	.ci/chromium
+	.ci/hospital
 	$(ONE_THREAD) $(PYTHON) -m pytest -m integration
 
 bench: $(DEVELOPER) $(PEERS) ## measure speed and memory beside the peers; prints a table and JSON

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pellucid.cli import ask, audit, cohort, compare, demo, explain, face, gate, lists, models, study, verify
+from pellucid.cli import ask, audit, cohort, compare, demo, dicom, explain, face, gate, lists, models, study, verify
 
 app = typer.Typer(
     name="pellucid",
@@ -41,6 +41,7 @@ app.command()(ask.ask)
 app.command()(lists.methods)
 app.command()(lists.metrics)
 app.command()(verify.verify)
+app.add_typer(dicom.app, name="dicom")
 app.add_typer(models.app, name="models")
 app.add_typer(study.app, name="study")
 app.add_typer(audit.app, name="audit")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool
@@ -67,6 +68,7 @@ class Case:
         group: site or scanner, for strata.
         notes: sentences every picture of the case must carry (``PLANTED ...``).
         patient: a pseudonym that cases of one patient share; None: nobody said, and the case stands for itself.
+        files: that each image was read from. They may be named after the patient: opened again, and never shown.
 
     Example:
         >>> film = Image(torch.zeros(1, 8, 8), Grid.regular((8, 8)))
@@ -83,6 +85,7 @@ class Case:
     group: str | None = None
     notes: tuple[str, ...] = ()
     patient: str | None = None
+    files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict, repr=False)
 
     def region(self, name: str) -> Region:
         """The region of this name, or an error that lists those there are."""

@@ -182,7 +182,7 @@ def _from_folder(folder: Path, modality: Modality | None, index: int | None) -> 
         yield from _from_subfolders(folder, modality, index)
         return
     if stacked:
-        yield _case(folder, read_series(found, modality, index))
+        yield _case(folder, read_series(found, modality, index), _members(found))
         claimed = [f for f in claimed if f not in broken]
     for number, file in enumerate(claimed, 1):
         try:
@@ -201,7 +201,8 @@ def _from_subfolders(folder: Path, modality: Modality | None, index: int | None)
         raise UnreadableImage("expected a folder with images, got one without", "give the folder that holds them")
     for number, series in enumerate(holding, 1):
         try:
-            yield _case(series, read_series(survey(_files(series)), modality, index))
+            found = survey(_files(series))
+            yield _case(series, read_series(found, modality, index), _members(found))
         except PellucidError as error:
             yield Failure(f"folder {number} of {len(holding)}", error)
 
@@ -221,7 +222,11 @@ def iter_rows(
 
 
 def _from_row(row: Row, modality: Modality | None, index: int | None) -> Case:
-    images = {name: read_image(path, modality, index) for name, path in row.images.items()}
+    images, files = {}, {}
+    for name, path in row.images.items():
+        found = survey(_files(path)) if path.is_dir() else None
+        images[name] = read_series(found, modality, index) if found else read_image(path, modality, index)
+        files[name] = _members(found) if found else (path,)
     first = next(iter(images))
     regions, notes = {}, []
     for name, path in row.regions.items():
@@ -240,13 +245,18 @@ def _from_row(row: Row, modality: Modality | None, index: int | None) -> Case:
         group=row.group,
         patient=row.patient,
         notes=tuple(notes),
+        files=files,
     )
 
 
-def _case(path: Path, image: Image) -> Case:
+def _members(found: Survey) -> tuple[Path, ...]:
+    return tuple(member.path for member in found.members)
+
+
+def _case(path: Path, image: Image, files: tuple[Path, ...] = ()) -> Case:
     stem = path.name.removesuffix(".gz").rpartition(".")[0] or path.name
     name = "" if image.traits.get("format") == Format.DICOM else _safe(stem)
-    return Case(name or f"case-{image.digest[:_HASH_LENGTH]}", {PRIMARY: image})
+    return Case(name or f"case-{image.digest[:_HASH_LENGTH]}", {PRIMARY: image}, files={PRIMARY: files or (path,)})
 
 
 def _safe(text: str) -> str:
