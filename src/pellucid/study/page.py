@@ -1,6 +1,6 @@
 """The page of a study: what was found, how sure it is, and what came to nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import cache
 
@@ -83,10 +83,13 @@ def _head(items: Sequence[Item]) -> str:
     patients, models, seeds = ({getattr(i, n) for i in items} for n in ("patient", "model", "seed"))
     known = [i.correct for i in done if i.correct is not None]
     right = f"; {sum(known)} of {len(known)} predictions are right" if known else ""
-    counts = (
-        f"{len({i.case for i in items})} cases of {len(patients)} patients, {len(models)} models, {len(seeds)} seeds"
-    )
+    cases = {i.case for i in items}
+    counts = f"{_many(cases, 'case')} of {_many(patients, 'patient')}, {_many(models, 'model')}, {_many(seeds, 'seed')}"
     return f"{counts}; {len(done)} of {len(items)} items have numbers{right}"
+
+
+def _many(things: Set[object], noun: str) -> str:
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
 
 
 def _part(plates: Plates, summary: Summary) -> Part:
