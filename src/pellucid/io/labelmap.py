@@ -14,7 +14,8 @@ from pellucid.core.grid import Grid
 from pellucid.core.image import Image
 from pellucid.core.space import resample
 from pellucid.io.guard import reading
-from pellucid.io.reader import check_same_world, is_flat_copy, read_image
+from pellucid.io.masks import check_same_world, is_flat_copy
+from pellucid.io.reader import read_image
 
 _MOST_LABELS, _LARGEST = 512, 65535
 _LINE = re.compile(r"\s*(\d+)\s*[,;:\t ]\s*(.*\S)\s*")

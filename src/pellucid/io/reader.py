@@ -1,30 +1,26 @@
 """The one door for images: a file, a DICOM series folder or a CSV of cases, opened by content and not by name."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from torch import Tensor
-
-from pellucid.core.case import Case, Region, as_mask
-from pellucid.core.errors import BadOption, BadRegion, PellucidError, UnreadableImage
-from pellucid.core.grid import Calibration, Grid
+from pellucid.core.case import Case, Region
+from pellucid.core.errors import BadOption, PellucidError, UnreadableImage
+from pellucid.core.grid import Grid
 from pellucid.core.image import Image, Modality
 from pellucid.io.dicom import Survey, read_dicom, read_series, survey
+from pellucid.io.folder import files_of, natural, safe_name
 from pellucid.io.formats import Format, find_format, image_format
 from pellucid.io.guard import check_file
+from pellucid.io.masks import region_from
 from pellucid.io.nifti import read_nifti
 from pellucid.io.picture import read_picture
 from pellucid.io.table import PRIMARY, Row, is_table, read_table
 
 _IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".nii", ".nii.gz")
-_NAME_LENGTH = 64
 _HASH_LENGTH = 8
-_IN_PLANE = 0.1  # mm that two copies of one slice may lie apart
 
 
 class Failure(NamedTuple):
@@ -75,7 +71,7 @@ def read_image(path: str | Path, modality: Modality | None = None, index: int | 
     """
     path = Path(path)
     if path.is_dir():
-        return read_series(survey(_files(path)), modality, index)
+        return read_series(survey(files_of(path)), modality, index)
     kind = image_format(path)
     if kind is Format.DICOM:
         return read_dicom(path, modality, index)
@@ -103,19 +99,7 @@ def read_mask_noted(path: str | Path, like: Grid) -> tuple[Region, str | None]:
         BadRegion: another shape or world, empty, or full.
         UnreadableImage: no image in it.
     """
-    image = read_image(path)
-    data = image.data.amax(0)
-    blurred = image.traits.get("lossy") == "yes" and image.unit == "[0,1]"
-    mask = data > 0.5 if blurred else as_mask(data)
-    if image.grid.same_geometry(like) or is_flat_copy(image, like):
-        return _region(mask, like), None
-    check_same_world(image.grid, like)
-    if not bool(mask.any()):
-        raise _empty("")
-    inside = Region(mask, image.grid).on(like)
-    if not bool(inside.any()):
-        raise _empty(" where the image lies")
-    return _region(inside, like), f"resampled (nearest) from {_size(image.grid)} to {_size(like)} voxels"
+    return region_from(read_image(path), like)
 
 
 def read_only_mask(cases: Cases, path: Path) -> tuple[Region, str | None]:
@@ -151,7 +135,7 @@ def read_cases(path: str | Path, modality: Modality | None = None, index: int | 
     """
     found = list(iter_cases(path, modality, index))
     path = Path(path)
-    ignored = _ignored(_files(path)) if path.is_dir() else 0
+    ignored = _ignored(files_of(path)) if path.is_dir() else 0
     cases = _distinct([case for case in found if isinstance(case, Case)])
     return Cases(tuple(cases), tuple(f for f in found if isinstance(f, Failure)), ignored)
 
@@ -172,7 +156,7 @@ def iter_cases(
 
 
 def _from_folder(folder: Path, modality: Modality | None, index: int | None) -> Iterator[Case | Failure]:
-    files = _files(folder)
+    files = files_of(folder)
     found = survey(files)
     stacked = bool(found.members) and not found.separate
     dicom = {m.path for m in found.members} if stacked else set()
@@ -195,13 +179,13 @@ def _from_folder(folder: Path, modality: Modality | None, index: int | None) -> 
 
 def _from_subfolders(folder: Path, modality: Modality | None, index: int | None) -> Iterator[Case | Failure]:
     """A folder of DICOM series folders, one case each."""
-    inner = sorted((f for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".")), key=_natural)
-    holding = [f for f in inner if any(find_format(file) is Format.DICOM for file in _files(f))]
+    inner = sorted((f for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".")), key=natural)
+    holding = [f for f in inner if any(find_format(file) is Format.DICOM for file in files_of(f))]
     if not holding:
         raise UnreadableImage("expected a folder with images, got one without", "give the folder that holds them")
     for number, series in enumerate(holding, 1):
         try:
-            found = survey(_files(series))
+            found = survey(files_of(series))
             yield _case(series, read_series(found, modality, index), _members(found))
         except PellucidError as error:
             yield Failure(f"folder {number} of {len(holding)}", error)
@@ -224,7 +208,7 @@ def iter_rows(
 def _from_row(row: Row, modality: Modality | None, index: int | None) -> Case:
     images, files = {}, {}
     for name, path in row.images.items():
-        found = survey(_files(path)) if path.is_dir() else None
+        found = survey(files_of(path)) if path.is_dir() else None
         images[name] = read_series(found, modality, index) if found else read_image(path, modality, index)
         files[name] = _members(found) if found else (path,)
     first = next(iter(images))
@@ -234,7 +218,7 @@ def _from_row(row: Row, modality: Modality | None, index: int | None) -> Case:
         regions[name] = replace(region, reader=name.partition("@")[2].strip())
         notes.extend([f"region {name}: {note}"] if note else [])
     plain = _case(row.images[first], images[first])
-    name = _safe(row.name) if row.name else ""
+    name = safe_name(row.name) if row.name else ""
     return replace(
         plain,
         name=name or plain.name,
@@ -255,13 +239,8 @@ def _members(found: Survey) -> tuple[Path, ...]:
 
 def _case(path: Path, image: Image, files: tuple[Path, ...] = ()) -> Case:
     stem = path.name.removesuffix(".gz").rpartition(".")[0] or path.name
-    name = "" if image.traits.get("format") == Format.DICOM else _safe(stem)
+    name = "" if image.traits.get("format") == Format.DICOM else safe_name(stem)
     return Case(name or f"case-{image.digest[:_HASH_LENGTH]}", {PRIMARY: image}, files={PRIMARY: files or (path,)})
-
-
-def _safe(text: str) -> str:
-    """Letters, digits, dot, dash and underscore only: it becomes a file name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:_NAME_LENGTH]
 
 
 def _distinct(cases: list[Case]) -> list[Case]:
@@ -275,22 +254,6 @@ def _distinct(cases: list[Case]) -> list[Case]:
     return named
 
 
-def _files(folder: Path) -> list[Path]:
-    try:
-        entries = list(folder.iterdir())
-    except OSError as error:
-        raise UnreadableImage(
-            f"expected a folder that can be opened, got {type(error).__name__}", "check its permissions"
-        ) from None
-    return sorted((f for f in entries if f.is_file() and not f.name.startswith(".")), key=_natural)
-
-
-def _natural(path: Path) -> list[tuple[bool, int, str]]:
-    """slice2 before slice10."""
-    parts = re.findall(r"\d+|\D+", path.name.lower())
-    return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
-
-
 def _claims_an_image(path: Path, found: Survey) -> bool:
     """By content; a file without any is reported only where its name promises one."""
     kind = find_format(path)
@@ -301,63 +264,3 @@ def _claims_an_image(path: Path, found: Survey) -> bool:
 
 def _ignored(files: list[Path]) -> int:
     return sum(find_format(f) is None and not f.name.lower().endswith(_IMAGE_ENDINGS) for f in files)
-
-
-def is_flat_copy(image: Image, like: Grid) -> bool:
-    """Whether an image has the shape of a grid, and no place in the patient that could contradict it."""
-    mask = image.grid
-    if mask.shape != like.shape:
-        return False
-    picture = image.traits.get("format") in (Format.PNG, Format.JPEG, Format.TIFF)
-    return picture or Calibration.PATIENT not in (mask.calibration, like.calibration)
-
-
-def check_same_world(mask: Grid, like: Grid, what: str = "mask") -> None:
-    """Check that ``mask`` can be resampled onto ``like``: both in the patient, in one frame and on one plane.
-
-    Raises:
-        BadRegion: it cannot; ``what`` names it.
-    """
-    if Calibration.PATIENT is not mask.calibration or like.calibration is not Calibration.PATIENT:
-        why = f"{_size(mask)} without a position in the patient"
-    elif mask.rank != like.rank:
-        why = f"a {mask.rank}-D one"
-    elif len({mask.frame_of_reference, like.frame_of_reference} - {None}) > 1:
-        why = "one in another frame of reference"
-    elif like.rank == 2 and _off_plane(mask, like) > _IN_PLANE:
-        why = "one of another slice"
-    else:
-        return
-    kind = "pixels only" if like.calibration is Calibration.NONE else f"{like.calibration} millimeters"
-    raise BadRegion(
-        f"expected a {what} on the image's grid of {_size(like)} ({kind}), got {why}",
-        "draw it on the image itself, or save it as NIfTI with the image's affine",
-    )
-
-
-def _off_plane(mask: Grid, like: Grid) -> float:
-    """How far the image's corners lie outside the mask's plane, in mm."""
-    corners = np.array([[0, 0], [0, like.shape[1] - 1], [like.shape[0] - 1, 0]], float)
-    normal = np.cross(mask.matrix[:3, 0], mask.matrix[:3, 1])
-    return float(abs((like.world(corners) - mask.matrix[:3, 3]) @ (normal / np.linalg.norm(normal))).max())
-
-
-def _region(mask: Tensor, grid: Grid) -> Region:
-    if not bool(mask.any()):
-        raise _empty("")
-    if bool(mask.all()):
-        raise BadRegion(
-            "expected a region inside the image, got a mask that covers all of it", "invert or leave it out"
-        )
-    return Region(mask, grid)
-
-
-def _empty(where: str) -> BadRegion:
-    return BadRegion(
-        f"expected a region with at least one voxel{where}, got an empty mask",
-        "check that it belongs to this image, or leave the region out",
-    )
-
-
-def _size(grid: Grid) -> str:
-    return " x ".join(str(n) for n in grid.shape)

@@ -13,7 +13,7 @@ from pellucid.core.grid import Calibration, Grid
 from pellucid.core.image import Image
 from pellucid.core.space import resample
 from pellucid.io.labelmap import LabelMap
-from pellucid.io.reader import check_same_world
+from pellucid.io.masks import check_same_world
 from pellucid.metrics.likeness import block_means, common_blocks, rank_correlation, top_overlap
 from pellucid.show.answers import RegionShare
 from pellucid.show.difference import Change, Difference
