@@ -10,6 +10,7 @@ PellucidError
 │   ├── UnknownName            no method, metric, input or region of this name
 │   ├── BadRegion              a region that is empty, full or on another grid
 │   ├── BadOption              a parameter outside its range
+│   ├── SourceChanged          the files are not the ones that were explained
 │   └── UnwritableOutput       the result cannot be written there
 ├── ModelError                 the model file or its card cannot be used (exit code 2)
 │   ├── BadCard                model.toml is malformed or contradicts itself
@@ -19,6 +20,9 @@ PellucidError
 │   └── GoldenVectorMismatch   the model does not give the scores its card promises
 ├── NotApplicable              the card excludes this image (exit code 2)
 ├── MissingExtra               an optional package is not installed (exit code 2)
+├── ArchiveError               an archive did not do what was asked (exit code 1)
+│   ├── ArchiveUnreachable     no answer, or not now: worth another try
+│   └── ArchiveRefused         it does not let us in, or does not take this
 ├── AuditError                 the audit record cannot be written or does not verify
 └── DeclarationError           a method or metric is declared wrongly (for those who write one)
 """
@@ -77,6 +81,10 @@ class BadOption(InputError):
     """A parameter outside its range."""
 
 
+class SourceChanged(InputError):
+    """The files are not the ones that were explained."""
+
+
 class UnwritableOutput(InputError):
     """The result cannot be written there."""
 
@@ -111,6 +119,18 @@ class NotApplicable(PellucidError):
 
 class MissingExtra(PellucidError):
     """An optional package is not installed."""
+
+
+class ArchiveError(PellucidError):
+    """An archive did not do what was asked."""
+
+
+class ArchiveUnreachable(ArchiveError):
+    """No answer, or not now: worth another try."""
+
+
+class ArchiveRefused(ArchiveError):
+    """It does not let us in, or does not take this."""
 
 
 class AuditError(PellucidError):

@@ -1,0 +1,1 @@
+"""Explanations as DICOM objects, bound to the instances that were explained."""
