@@ -13,9 +13,10 @@ from pellucid.core.image import Image, Modality
 from pellucid.core.infill import Constant
 from pellucid.core.model import Model, OutputSpec
 from pellucid.core.prepare import InputSpec
-from pellucid.core.target import ClassScore, Margin, RegionScore
+from pellucid.core.probe import Probe
+from pellucid.core.target import BoundTarget, ClassScore, Margin, RegionScore
 from pellucid.guide.modality import modality_guide
-from pellucid.workbench.opening import assume_modality, default_target, open_case, parse_target
+from pellucid.workbench.opening import assume_modality, default_target, open_case, parse_target, spell_target
 
 
 def test_the_image_and_its_region_arrive_together(classifier, make_case) -> None:
@@ -117,6 +118,46 @@ def test_targets_of_a_classifier_are_read(classifier, text, target) -> None:
 )
 def test_targets_of_a_segmenter_are_read(segmenter, text, target) -> None:
     assert parse_target(text, segmenter) == target
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        (ClassScore(), "bright"),
+        (ClassScore(1, "score"), "score:middling"),
+        (ClassScore("dark"), "dark"),
+        (Margin(2, 0), "bright>dark"),
+    ],
+)
+def test_a_target_is_spelled_as_it_is_read(classifier, make_case, target, text) -> None:
+    opened = open_case(make_case(), classifier)
+    bound = Probe(classifier, opened.inputs, target).target
+    assert spell_target(target, bound, classifier) == text
+    read = Probe(classifier, opened.inputs, parse_target(text, classifier)).target
+    assert (read.name, read.label, read.unit) == (bound.name, bound.label, bound.unit)
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        (RegionScore(1), "vessel"),
+        (RegionScore("bleeding", "lesion", scale="score"), "score:bleeding@lesion"),
+        (RegionScore(2, None, "border"), "bleeding@/border"),
+        (RegionScore(2, "lesion", "component", 2), "bleeding@lesion/component2"),
+        (RegionScore(2, "lesion", "missed"), "bleeding@lesion/missed"),
+    ],
+)
+def test_a_region_score_is_spelled_as_it_is_read(segmenter, target, text) -> None:
+    bound = BoundTarget("any", lambda o: o, "logit")
+    assert spell_target(target, bound, segmenter) == text
+    assert parse_target(text, segmenter) == replace(target, label=segmenter.output.labels[1 + (target.label != 1)])
+
+
+def test_a_grade_called_by_a_number_is_spelled_by_its_name() -> None:
+    model = Model(nn.Flatten(), (InputSpec(),), OutputSpec(labels=("1", "2", "3")))
+    assert spell_target(ClassScore(0), BoundTarget("1", lambda o: o, "logit", 0), model) == "1"
+    with pytest.raises(BadOption, match="cannot be written as text"):
+        spell_target(ClassScore("a>b"), BoundTarget("a>b", lambda o: o, "logit", 0), model)
 
 
 def test_a_classifier_has_no_region_score(classifier) -> None:

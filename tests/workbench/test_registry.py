@@ -14,7 +14,7 @@ from pellucid.explain.gradient import Saliency
 from pellucid.explain.occlusion import Occlusion
 from pellucid.explain.path import IntegratedGradients
 from pellucid.workbench import registry
-from pellucid.workbench.registry import explainers, make_explainer, make_metric, metrics, spell
+from pellucid.workbench.registry import explainers, make_explainer, make_metric, metrics, spell, spell_whole
 
 
 def test_all_are_listed_sorted() -> None:
@@ -140,3 +140,22 @@ def test_methods_of_other_packages_are_found_by_entry_point(monkeypatch) -> None
     finally:
         Explainer.registry.pop("Foreign", None)
         registry.load_all.cache_clear()
+
+
+def test_every_method_and_metric_is_read_back_from_all_its_parameters() -> None:
+    for made in explainers().values():
+        text = spell_whole(made())
+        assert make_explainer(text) == made()
+        assert text.count("=") >= len(made().settings())
+    for made in metrics().values():
+        assert make_metric(spell_whole(made())) == made()
+
+
+def test_numbers_fills_and_the_resolved_layer_are_spelled_to_the_last_digit() -> None:
+    for fill in (Constant(0.1 + 0.2), Constant(-800.0, physical=True), Blur(1 / 3), ItemMean(), LocalMedian(0.3)):
+        odd = Occlusion(window=16 / 7, infill=fill)
+        assert make_explainer(spell_whole(odd)) == odd
+    assert spell_whole(GradCAM(), layer="features.norm5") == "GradCAM:layer=features.norm5"
+    assert spell_whole(GradCAM("relu#2"), layer="relu#2") == "GradCAM:layer=relu#2"
+    with pytest.raises(BadOption, match="cannot be written as text"):
+        spell_whole(GradCAM(" a"))

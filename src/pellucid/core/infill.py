@@ -216,6 +216,29 @@ def parse_infill(text: str) -> Infill:
         ) from error
 
 
+def spell_infill(infill: Infill) -> str:
+    """A fill as ``parse_infill`` reads it, to the last digit.
+
+    Raises:
+        BadOption: a fill of another package, which text cannot name.
+
+    Example:
+        >>> parse_infill(spell_infill(Constant(-800.0, physical=True)))
+        Constant(value=-800.0, physical=True)
+    """
+    if isinstance(infill, Constant):
+        return f"{float(infill.value)!r}{' image' if infill.physical else ''}"
+    if isinstance(infill, Blur):
+        return f"blur:{float(infill.sigma)!r}"
+    if isinstance(infill, LocalMedian):
+        return f"median:{float(infill.share)!r}"
+    if isinstance(infill, ItemMean):
+        return "mean"
+    raise BadOption(
+        f"the fill {type(infill).__name__} cannot be written as text", "use a constant, blur, mean or median"
+    )
+
+
 def disagreement(effects: Sequence[Tensor], fills: Sequence[Infill]) -> list[str]:
     """How far two fills disagree, in words; silent where they agree, or where there is one fill.
 

@@ -1,6 +1,6 @@
 """A case made ready for a model: network inputs, the way back, and what may replace a hidden part."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
@@ -15,7 +15,7 @@ from pellucid.core.infill import Infill
 from pellucid.core.model import Model
 from pellucid.core.prepare import Prepared, prepare
 from pellucid.core.probe import Scene
-from pellucid.core.target import ClassScore, Label, Margin, Part, RegionScore, Scale, Target
+from pellucid.core.target import BoundTarget, ClassScore, Label, Margin, Part, RegionScore, Scale, Target
 from pellucid.guide.modality import modality_guide
 from pellucid.workbench.readers import with_consensus
 
@@ -139,6 +139,41 @@ def parse_target(text: str | None, model: Model) -> Target | None:
     if where:
         raise InputError(f"{text!r} asks for a region score of a classifier", "leave out the part after @")
     return ClassScore(label.strip(), scale)
+
+
+def spell_target(target: Target, bound: BoundTarget, model: Model) -> str:
+    """A target as ``parse_target`` reads it, with the class that was explained where nobody had named one.
+
+    Args:
+        target: that was explained.
+        bound: the same at the unperturbed input.
+        model: of both.
+
+    Raises:
+        BadOption: a target that the command has no words for.
+    """
+    labels, text = model.output.labels, ""
+    scored = "score:" if isinstance(target, ClassScore | RegionScore) and target.scale == "score" else ""
+    if isinstance(target, ClassScore):
+        target = replace(target, label=_word(bound.label if target.label is None else target.label, labels))
+        text = f"{scored}{target.label}"
+    elif isinstance(target, Margin):
+        target = Margin(_word(target.label, labels), _word(target.other, labels))
+        text = f"{target.label}>{target.other}"
+    elif isinstance(target, RegionScore):
+        target = replace(target, label=_word(target.label, labels))
+        part = {"all": "", "component": f"/component{target.component}"}.get(target.part, f"/{target.part}")
+        text = f"{scored}{target.label}" + (f"@{target.region or ''}{part}" if target.region or part else "")
+    if not text or parse_target(text, model) != target:
+        raise BadOption("the target cannot be written as text", "explain a target that the command can name")
+    return text
+
+
+def _word(label: Label | None, labels: Sequence[str]) -> str:
+    """A class by its name: numbers are names too where grades are called 1, 2, 3."""
+    if not isinstance(label, int) or label >= len(labels) or any(c in labels[label] for c in ">@"):
+        return str(label)
+    return labels[label]
 
 
 def _parse_part(text: str) -> tuple[Part, int]:

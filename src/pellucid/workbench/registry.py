@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pellucid.core.card import Declared, Family
 from pellucid.core.card import find_declared as _find
 from pellucid.core.errors import BadOption, UnknownName
 from pellucid.core.explainer import CohortExplainer, Explainer
-from pellucid.core.infill import Infill, parse_infill
+from pellucid.core.infill import Infill, parse_infill, spell_infill
 from pellucid.core.metric import Metric, PanelMetric
 
 DISABLE = "PELLUCID_DISABLE"  # families or methods that are left out, separated by commas
@@ -95,6 +95,38 @@ def spell(declared: Explainer | CohortExplainer | Metric | PanelMetric) -> str:
     return ":".join(filter(None, (declared.name, ",".join(f"{name}={_plain(value)}" for name, value in changed))))
 
 
+def spell_whole(declared: Explainer | Metric | PanelMetric, layer: str | None = None) -> str:
+    """A method or metric with every parameter: the text gives the same one whatever the defaults become.
+
+    Args:
+        declared: the method or metric.
+        layer: the resolved name, written in place of None.
+
+    Raises:
+        BadOption: a value that text cannot say.
+
+    Example:
+        >>> spell_whole(make_explainer("Occlusion:window=16,infill=blur:5"))
+        'Occlusion:window=16.0,stride=none,infill=blur:5.0'
+    """
+    values = declared.settings()
+    if layer is not None and values.get("layer", layer) is None:
+        values["layer"] = layer
+    text = ":".join(filter(None, (declared.name, ",".join(f"{k}={_exact(v)}" for k, v in values.items()))))
+    base = next(kind for kind in (Metric, PanelMetric, Explainer) if isinstance(declared, kind))
+    if _make(base, text).settings() != values:
+        raise BadOption(f"the settings of {declared.name} cannot be written as text", "use numbers, words and fills")
+    return text
+
+
+def _exact(value: object) -> str:
+    if isinstance(value, Infill):
+        return spell_infill(value)
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return repr(value) if isinstance(value, float) else str(value)
+
+
 def told_apart(declared: Sequence[Explainer | CohortExplainer | Metric | PanelMetric]) -> list[str]:
     """The name of each, with its parameters where one name stands for several settings.
 
@@ -131,7 +163,7 @@ def _left_out(method: type[Explainer] | type[CohortExplainer]) -> bool:
     return method.card.family.value in words or method.__name__.lower() in words
 
 
-def _make(base: type[Declared], text: str) -> object:
+def _make(base: type[Declared], text: str) -> Any:
     name, _, rest = text.partition(":")
     declared = _found(base, name.strip())
     if issubclass(declared, Explainer | CohortExplainer) and _left_out(declared):
