@@ -158,4 +158,4 @@ def test_numbers_fills_and_the_resolved_layer_are_spelled_to_the_last_digit() ->
     assert spell_whole(GradCAM(), layer="features.norm5") == "GradCAM:layer=features.norm5"
     assert spell_whole(GradCAM("relu#2"), layer="relu#2") == "GradCAM:layer=relu#2"
     with pytest.raises(BadOption, match="cannot be written as text"):
-        spell_whole(GradCAM(" a"))
+        spell_whole(GradCAM("a "))

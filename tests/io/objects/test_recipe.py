@@ -96,7 +96,7 @@ def test_what_another_machine_contributed_is_kept(scan) -> None:
     scanner.Manufacturer = "Scanner"
     scan.ContributingEquipmentSequence = [scanner]
     embed(scan, RECIPE)
-    assert [item.Manufacturer for item in scan.ContributingEquipmentSequence] == ["Scanner", CREATOR]
+    assert [item.Manufacturer for item in scan.ContributingEquipmentSequence] == ["Scanner", "Pellucid"]
 
 
 def test_an_object_without_a_recipe_and_one_with_a_changed_recipe_are_told_apart(scan) -> None:

@@ -15,6 +15,8 @@ from pellucid.core.errors import InputError, NonFinite
 from pellucid.io.guard import reading
 
 FORMAT, VERSION = "pellucid recipe", 1
+MANUFACTURER = "Pellucid"
+MANUFACTURER = "Pellucid"
 GROUP, CREATOR = 0x7051, "PELLUCID"  # an odd group is private (PS3.5 section 7.8.1)
 _TEXT, _DIGEST = 0x01, 0x02
 _MOST = 1024  # characters of Contribution Description (0018,A003), an ST
@@ -251,7 +253,7 @@ def _equipment(recipe: Recipe) -> Dataset:
     code = codes.DCM.ProcessingEquipment
     purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning = code.value, "DCM", code.meaning
     item.PurposeOfReferenceCodeSequence = [purpose]
-    item.Manufacturer = CREATOR
+    item.Manufacturer = MANUFACTURER
     item.ContributionDescription = recipe.words[:_MOST]
     return item
 
@@ -261,4 +263,4 @@ def _is_ours(item: Dataset) -> bool:
 
 
 def _is_reader(item: Dataset) -> bool:
-    return item.get("Manufacturer") == CREATOR and "ContributionDescription" in item
+    return item.get("Manufacturer") == MANUFACTURER and "ContributionDescription" in item
