@@ -19,6 +19,8 @@ class Format(StrEnum):
     PNG = "PNG"
     JPEG = "JPEG"
     TIFF = "TIFF"
+    NRRD = "NRRD"
+    METAIMAGE = "MetaImage"
 
 
 _SIGNATURES = (
@@ -28,10 +30,11 @@ _SIGNATURES = (
     (b"MM\0*", Format.TIFF),
     (b"II+\0", Format.TIFF),
     (b"MM\0+", Format.TIFF),
+    (b"NRRD000", Format.NRRD),
+    (b"ObjectType", Format.METAIMAGE),
+    (b"NDims", Format.METAIMAGE),
 )
 _KNOWN_OTHERS = (
-    (b"NRRD", "an NRRD file"),
-    (b"ObjectType", "a MetaImage file"),
     (b"GIF8", "a GIF"),
     (b"BM", "a BMP"),
     (b"RIFF", "a WebP or a video"),
@@ -42,7 +45,7 @@ _KNOWN_OTHERS = (
     (b"%PDF", "a PDF"),
     (b"\x93NUMPY", "a NumPy array"),
 )
-_EXPECTED = "expected a DICOM, NIfTI, PNG, JPEG or TIFF image"
+_EXPECTED = "expected a DICOM, NIfTI, NRRD, MetaImage, PNG, JPEG or TIFF image"
 
 
 def find_format(path: Path) -> Format | None:

@@ -15,11 +15,10 @@ from pellucid.io.folder import files_of, natural, safe_name
 from pellucid.io.formats import Format, find_format, image_format
 from pellucid.io.guard import check_file
 from pellucid.io.masks import region_from
-from pellucid.io.nifti import read_nifti
-from pellucid.io.picture import read_picture
+from pellucid.io.plain import PLAIN_ENDINGS, read_plain
 from pellucid.io.table import PRIMARY, Row, is_table, read_table
 
-_IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".nii", ".nii.gz")
+_IMAGE_ENDINGS = (*PLAIN_ENDINGS, ".dcm")
 _HASH_LENGTH = 8
 
 
@@ -51,7 +50,7 @@ class Cases:
 
 
 def read_image(path: str | Path, modality: Modality | None = None, index: int | None = None) -> Image:
-    """An image from a DICOM, NIfTI, PNG, JPEG or TIFF file, or from a folder that holds one DICOM series.
+    """An image from a file of any format it knows, or from a folder that holds one DICOM series.
 
     Args:
         path: file or folder; its name and ending mean nothing.
@@ -75,9 +74,7 @@ def read_image(path: str | Path, modality: Modality | None = None, index: int | 
     kind = image_format(path)
     if kind is Format.DICOM:
         return read_dicom(path, modality, index)
-    if kind is Format.NIFTI:
-        return read_nifti(path, modality, index)
-    return read_picture(path, kind, modality, index)
+    return read_plain(path, kind, modality, index)
 
 
 def read_mask(path: str | Path, like: Grid) -> Region:
