@@ -8,14 +8,14 @@ from contextvars import ContextVar
 from math import prod
 from pathlib import Path
 
-from pellucid.core.errors import PellucidError, UnreadableImage
+from pellucid.core.errors import PellucidError, UnreadableImage, UnwritableOutput
 
 MAX_VALUES = 2**29  # voxels x channels of one image: 2 GiB as float32, a CT of 2048 slices of 512 x 512
 MAX_FILE_BYTES = 4 * MAX_VALUES
 
 _READING: ContextVar[bool] = ContextVar("reading", default=False)
 # These write header values (names, numbers, file names) into their log.
-_TALKATIVE = ("pydicom", "nibabel.global", "tifffile")
+_TALKATIVE = ("pydicom", "nibabel.global", "tifffile", "highdicom.base", "highdicom.image", "highdicom.seg.sop")
 
 
 class _SilentWhileReading(logging.Filter):
@@ -54,6 +54,32 @@ def reading(expected: str, mend: str) -> Iterator[None]:
     except Exception as error:
         kind = type(error).__name__
         raise UnreadableImage(f"expected {expected}, got damaged or incomplete data ({kind})", mend) from None
+    finally:
+        _READING.reset(token)
+
+
+@contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Run an encoder of objects that hold the patient's identity: its errors and logs are not passed on.
+
+    Args:
+        what: is written, such as ``parametric map``.
+
+    Raises:
+        UnwritableOutput: the encoder refused what it was given.
+    """
+    token = _READING.set(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (PellucidError, MemoryError):
+        raise
+    except Exception as error:
+        raise UnwritableOutput(
+            f"expected a source from which a {what} can be made, the encoder refused it ({type(error).__name__})",
+            "use the maps in the archive or as NIfTI, and report the kind of image",
+        ) from None
     finally:
         _READING.reset(token)
 

@@ -59,7 +59,7 @@ def test_a_cropped_image_keeps_the_slices_it_came_from(oblique: tuple[object, Ca
 def test_other_files_than_were_explained_are_refused(
     oblique: tuple[object, Case], phantom: type, write: Callable[..., Path], tmp_path: Path
 ) -> None:
-    truth, case = oblique
+    _, case = oblique
     image = _image(case)
     changed = image.data.clone()
     changed[0, 0, 0, 0] += 1
@@ -68,7 +68,7 @@ def test_other_files_than_were_explained_are_refused(
     other = read_cases(write(tmp_path / "other", phantom().datasets())).cases[0]
     with pytest.raises(SourceChanged, match="their geometry is another"):
         open_source(other.files["image"], image)
-    with pytest.raises(SourceChanged, match="5 of|were explained|reading them again failed"):
+    with pytest.raises(SourceChanged, match="source has changed"):
         open_source(case.files["image"][:-1], image)
     mixed = dcmread(case.files["image"][0])
     mixed.PatientID = "SOMEBODYELSE"

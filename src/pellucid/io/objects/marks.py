@@ -8,10 +8,11 @@ from importlib.metadata import version
 
 import highdicom as hd
 from pydicom.dataset import Dataset
+from pydicom.uid import SegmentationStorage
 
 from pellucid.core.card import Card
 from pellucid.core.explanation import Explanation, Provenance
-from pellucid.io.objects.codes import ARTIFICIAL_INTELLIGENCE
+from pellucid.io.objects.codes import ARTIFICIAL_INTELLIGENCE, UNPAIRED
 from pellucid.io.objects.identity import content_key
 from pellucid.io.objects.source import Source
 
@@ -19,7 +20,6 @@ RESEARCH = "RESEARCH - NOT FOR DIAGNOSIS"
 MANUFACTURER, PRODUCT = "Pellucid", "Pellucid"
 CREATOR = "Pellucid^"  # one component alone is no person's name to a validator
 _LONG, _TEXT, _SHORT = 64, 1024, 16  # characters of LO, ST and CS
-_FROM_SOURCE = ("BodyPartExamined", "Laterality", "ImageLaterality", "AnatomicRegionSequence")
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,12 +76,28 @@ def mark(dataset: Dataset, made: Made, what: str, image: bool = True) -> Dataset
         dataset.ContentQualification = "RESEARCH"
     if "ContentDate" in dataset or image:
         dataset.ContentDate, dataset.ContentTime = moment
-    for keyword in _FROM_SOURCE:
+    for keyword in ("BodyPartExamined", "AnatomicRegionSequence"):
         if source.get(keyword):
             dataset[keyword] = source[keyword]
+    _side(dataset, source)
     if image and made.source.flat and source.get("PatientOrientation"):
         dataset["PatientOrientation"] = source["PatientOrientation"]
     return dataset
+
+
+def _side(dataset: Dataset, source: Dataset) -> None:
+    """The side of the body as the image's own laterality, which is right for every class of image (PS3.3 C.7.6.1).
+
+    Where nobody said it, the series' laterality must be empty unless the body part has no side (C.7.3.1); a
+    segmentation has none at all.
+    """
+    side = source.get("ImageLaterality") or source.get("Laterality")
+    if "Laterality" in dataset:
+        del dataset.Laterality
+    if side:
+        dataset.ImageLaterality = side
+    elif source.get("BodyPartExamined") not in UNPAIRED and dataset.SOPClassUID != SegmentationStorage:
+        dataset.Laterality = ""
 
 
 def series_description(what: str, made: Made) -> str:

@@ -17,7 +17,7 @@ from pellucid.core.errors import BadOption, ShapeMismatch, SourceChanged, Unread
 from pellucid.core.grid import Calibration, Grid
 from pellucid.core.image import Image
 from pellucid.io.dicom import Survey, read_dicom, read_series, survey
-from pellucid.io.dicomfacts import numbers
+from pellucid.io.dicomfacts import numbers, spacing
 from pellucid.io.dicomfile import DAMAGED
 from pellucid.io.formats import Format, find_format
 from pellucid.io.guard import reading
@@ -26,6 +26,7 @@ from pellucid.io.volume import is_enhanced
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 _ASKED = ("PatientID", "PatientName", "PatientBirthDate", "AccessionNumber", "StudyID", "StudyDate", "StudyTime")
 _ALSO_ASKED = ("PatientSex", "ReferringPhysicianName")  # type 2 too: every object of the study repeats them
+_REFERENCES = ("ReferencedStudySequence", "ReferencedPatientSequence", "ReferencedPerformedProcedureStepSequence")
 _SEXES = ("M", "F", "O")
 _MOMENTS = ("Content", "Acquisition", "Series", "Study")
 _DATE, _TIME = re.compile(r"(19|20)\d{6}"), re.compile(r"\d{6}(\.\d{1,6})?|\d{4}|\d{2}")
@@ -254,6 +255,11 @@ def _complete(header: Dataset) -> Dataset:
             setattr(header, keyword, "")
     if header.PatientSex not in _SEXES:  # anything else is no code of the standard
         header.PatientSex = ""
+    if spacing(header, "PixelSpacing") is None and "PixelSpacing" in header:  # zeros occur, and are no length
+        del header.PixelSpacing
+    for keyword in _REFERENCES:  # objects copy them, and half a reference is an error in each
+        if any("ReferencedSOPClassUID" not in item for item in header.get(keyword) or ()):
+            del header[keyword]
     return header
 
 
