@@ -12,13 +12,14 @@ import typer
 from rich.table import Table
 
 from pellucid.cli import face
+from pellucid.cli.choosing import Index, chosen_cases
 from pellucid.core.atomic import write_text
 from pellucid.core.errors import PellucidError
 from pellucid.core.infill import parse_infill
 from pellucid.guide.panel import USUAL_METRICS
 from pellucid.io.labelmap import parse_atlas
 from pellucid.io.models import load_model
-from pellucid.io.reader import Cases, iter_cases, read_cases, read_only_mask
+from pellucid.io.reader import Cases, iter_cases, read_only_mask
 from pellucid.show.words import CHECKS
 from pellucid.workbench.delivery import Checked, checked, deliver, overview
 from pellucid.workbench.evaluating import ALL_MAPS, Scored
@@ -82,6 +83,7 @@ def explain(
     target: Target = None,
     method: Method = None,
     region: RegionPath = None,
+    index: Index = None,
     fill: Fill = None,
     crop: Crop = None,
     precision: Precision = "float32",
@@ -102,7 +104,14 @@ def explain(
         request = _request(target, method, (), fill, crop, seed, precision, override)
         request = replace(request, atlas=parse_atlas(atlas) if atlas else None, checks=checks, engine=engine)
         request = replace(request, within=within)
-        _run(case, model, out, _Beside(region, background), request, face.Session(device, trust_code, audit, as_json))
+        _run(
+            case,
+            model,
+            out,
+            _Beside(region, background, index=index),
+            request,
+            face.Session(device, trust_code, audit, as_json),
+        )
 
 
 def evaluate(
@@ -113,6 +122,7 @@ def evaluate(
     method: Method = None,
     metric: MetricName = None,
     region: RegionPath = None,
+    index: Index = None,
     fill: Fill = None,
     crop: Crop = None,
     precision: Precision = "float32",
@@ -135,7 +145,7 @@ def evaluate(
         request = _request(target, method, named, fill, crop, seed, precision, override)
         request = replace(request, atlas=parse_atlas(atlas) if atlas else None, checks=checks, engine=engine)
         request = replace(request, within=within)
-        other = _Beside(region, background, tuple(retrained or ()))
+        other = _Beside(region, background, tuple(retrained or ()), index)
         _run(case, model, out, other, request, face.Session(device, trust_code, audit, as_json))
 
 
@@ -168,11 +178,12 @@ _NUMBER, _PADDING, _FRAME = 9, 3, 5  # characters of -1.23e-05, around each colu
 
 @dataclass(frozen=True)
 class _Beside:
-    """What is read beside a case: experts' masks, normal cases, other models of the task."""
+    """What is read beside a case: experts' masks, normal cases, other models of the task; and which image of a file."""
 
     regions: list[str] | None
     background: Path | None
     retrained: tuple[Path, ...] = ()
+    index: str | None = None
 
 
 def _run(path: Path, model: Path, out: Path, beside: _Beside, request: Request, session: face.Session) -> None:
@@ -181,7 +192,7 @@ def _run(path: Path, model: Path, out: Path, beside: _Beside, request: Request, 
         loaded = load_model(model, session.trust_code, face.check_device(session.device))
         ready = checked(loaded)
         started = time.perf_counter()
-        cases = _cases(path, beside.regions)
+        cases = _cases(path, beside)
         request = replace(request, reading_s=(time.perf_counter() - started) / max(1, len(cases.cases)))
         if beside.background is not None:
             wish = Wish(seed=request.seed, infills=request.infills, override=request.override)
@@ -238,9 +249,9 @@ def _announce(words: str) -> None:
     face.out.print(words, highlight=False)
 
 
-def _cases(path: Path, regions: list[str] | None) -> Cases:
-    cases = read_cases(path)
-    for reader, mask in face.masks(regions or []).items():
+def _cases(path: Path, beside: _Beside) -> Cases:
+    cases = chosen_cases(path, beside.index)
+    for reader, mask in face.masks(beside.regions or []).items():
         try:
             region, said = read_only_mask(cases, mask)
         except PellucidError as error:

@@ -1,0 +1,39 @@
+"""Several images of one file, such as frames of a loop: one case of each, all of one patient."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from pellucid.core.case import Case
+from pellucid.core.errors import PellucidError
+from pellucid.io.index import Index
+from pellucid.io.reader import Cases, Failure, iter_cases, read_cases
+
+
+def read_chosen(path: Path, index: Index = None) -> Cases:
+    """The cases of a path, where an index may say which images of its files.
+
+    Args:
+        path: see ``read_cases``.
+        index: one image of each file, or a range of them; with a range each image is a case, named after its number.
+
+    Raises:
+        PellucidError: as ``read_cases``; with a range the images that cannot be read are listed beside the others.
+    """
+    if not isinstance(index, range):
+        return read_cases(path, index=index)
+    cases: list[Case] = []
+    failures: list[Failure] = []
+    whole: dict[int, str] = {}
+    for number in index:
+        try:
+            for place, found in enumerate(iter_cases(path, index=number)):
+                if isinstance(found, Failure):
+                    failures.append(Failure(f"{found.reference}, index {number}", found.error))
+                    continue
+                name = whole.setdefault(place, found.name)  # a DICOM is called after what one image of it holds
+                cases.append(replace(found, name=f"{name}-{number}", patient=found.patient or name))
+        except PellucidError as error:
+            failures.append(Failure(f"index {number}", error))
+    if not cases and failures:
+        raise failures[0].error
+    return Cases(tuple(cases), tuple(failures))
