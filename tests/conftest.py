@@ -44,6 +44,17 @@ def shared_data() -> Path:
     return DATA
 
 
+@pytest.fixture(scope="session")
+def write_series() -> Callable[..., Path]:
+    """Writes a NIfTI volume as an MR or PET series in DICOM; see ``tests/dicom_series.py``."""
+    spec = importlib.util.spec_from_file_location("dicom_series", Path(__file__).with_name("dicom_series.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.write_series
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> object:
     """On CI a test that skips because something is absent is a failure."""
