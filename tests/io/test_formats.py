@@ -60,7 +60,7 @@ def test_what_is_no_image_is_named(tmp_path, content, named):
     path.write_bytes(content)
     assert find_format(path) is None
     with pytest.raises(
-        UnreadableImage, match=f"expected a DICOM, NIfTI, NRRD, MetaImage, PNG, JPEG or TIFF image, got {named}"
+        UnreadableImage, match=f"expected a DICOM, NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, GIF or TIFF image, got {named}"
     ):
         image_format(path)
 

@@ -244,3 +244,20 @@ def test_other_colors_are_named(tmp_path):
     frames[0].save(tmp_path / "x.png", save_all=True, append_images=frames[1:])
     with pytest.raises(UnreadableImage, match="an animated PNG of 2"):
         read_image(tmp_path / "x.png")
+    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
+    with pytest.raises(UnreadableImage, match="an animated GIF of 2"):
+        read_image(tmp_path / "x.gif")
+
+
+@pytest.mark.parametrize("kind", ["BMP", "GIF"])
+def test_masks_of_old_data_sets_are_read(tmp_path: Path, kind: str) -> None:
+    values = np.zeros((6, 9), np.uint8)
+    values[1:3, 2:7] = 255
+    Picture.fromarray(values).save(tmp_path / "named.png", format=kind)
+    image = read_image(tmp_path / "named.png")
+    assert image.traits["format"] == kind
+    assert np.array_equal(image.data.amax(0).numpy(), values / 255)
+    whole = (tmp_path / "named.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) - 12])
+    with pytest.raises(UnreadableImage, match=kind):
+        read_image(tmp_path / "cut.png")

@@ -19,6 +19,8 @@ class Format(StrEnum):
     PNG = "PNG"
     JPEG = "JPEG"
     TIFF = "TIFF"
+    BMP = "BMP"
+    GIF = "GIF"
     NRRD = "NRRD"
     METAIMAGE = "MetaImage"
 
@@ -30,13 +32,14 @@ _SIGNATURES = (
     (b"MM\0*", Format.TIFF),
     (b"II+\0", Format.TIFF),
     (b"MM\0+", Format.TIFF),
+    (b"GIF87a", Format.GIF),
+    (b"GIF89a", Format.GIF),
     (b"NRRD000", Format.NRRD),
     (b"ObjectType", Format.METAIMAGE),
     (b"NDims", Format.METAIMAGE),
 )
+_BMP_HEADERS = tuple(bytes([size]) for size in (12, 40, 52, 56, 64, 108, 124))  # two letters alone say little
 _KNOWN_OTHERS = (
-    (b"GIF8", "a GIF"),
-    (b"BM", "a BMP"),
     (b"RIFF", "a WebP or a video"),
     (b"\x00\x00\x00\x0cjP  ", "a JPEG 2000"),
     (b"\xff\x4f\xff\x51", "a JPEG 2000"),
@@ -45,7 +48,7 @@ _KNOWN_OTHERS = (
     (b"%PDF", "a PDF"),
     (b"\x93NUMPY", "a NumPy array"),
 )
-_EXPECTED = "expected a DICOM, NIfTI, NRRD, MetaImage, PNG, JPEG or TIFF image"
+_EXPECTED = "expected a DICOM, NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, GIF or TIFF image"
 
 
 def find_format(path: Path) -> Format | None:
@@ -92,6 +95,8 @@ def _recognize(head: bytes) -> Format | None:
             return kind
     if _is_nifti(head):
         return Format.NIFTI
+    if head[:2] == b"BM" and head[6:10] == bytes(4) and head[14:15] in _BMP_HEADERS:
+        return Format.BMP
     return Format.DICOM if _starts_a_dataset(head) else None
 
 

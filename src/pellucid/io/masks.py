@@ -44,7 +44,7 @@ def is_flat_copy(image: Image, like: Grid) -> bool:
     mask = image.grid
     if mask.shape != like.shape:
         return False
-    picture = image.traits.get("format") in (Format.PNG, Format.JPEG, Format.TIFF)
+    picture = image.traits.get("format") in (Format.PNG, Format.JPEG, Format.TIFF, Format.BMP, Format.GIF)
     return picture or Calibration.PATIENT not in (mask.calibration, like.calibration)
 
 

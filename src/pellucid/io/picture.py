@@ -1,4 +1,4 @@
-"""PNG, JPEG and TIFF as images in [0, 1], with nothing lost and nothing guessed."""
+"""PNG, JPEG, BMP, GIF and TIFF as images in [0, 1], with nothing lost and nothing guessed."""
 
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,9 @@ def _decode(path: Path, kind: Format, index: int) -> Page:
     """By Pillow: PNG, JPEG and the TIFF compressions it bounds by the declared size."""
     with _opened(path, kind) as picture:
         check_values((*picture.size, len(picture.getbands())), "a picture")
+        if kind in (Format.PNG, Format.GIF):
+            _refuse_animation(picture, kind)
         if kind is Format.PNG:
-            _refuse_animation(picture)
             picture.verify()  # all chunks to the end: decoding alone takes a small file that was cut short
     depth, color = _png_depth(path) if kind is Format.PNG else (8, 0)
     if depth == 16 and color != 0:
@@ -87,10 +88,10 @@ def _opened(path: Path, kind: Format) -> PIL.Image.Image:
         ) from None
 
 
-def _refuse_animation(picture: PIL.Image.Image) -> None:
+def _refuse_animation(picture: PIL.Image.Image, kind: Format) -> None:
     count = getattr(picture, "n_frames", 1)
     if count > 1:
-        raise UnreadableImage(f"expected a single picture, got an animated PNG of {count}", "export one frame of it")
+        raise UnreadableImage(f"expected a single picture, got an animated {kind} of {count}", "export one frame of it")
 
 
 def _png_depth(path: Path) -> tuple[int, int]:

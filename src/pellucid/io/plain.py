@@ -8,7 +8,7 @@ from pellucid.io.itk import read_itk
 from pellucid.io.nifti import read_nifti
 from pellucid.io.picture import read_picture
 
-PLAIN_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+PLAIN_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 
 def read_plain(path: Path, kind: Format, modality: Modality | None = None, index: int | None = None) -> Image:
