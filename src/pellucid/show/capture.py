@@ -296,7 +296,8 @@ class _Drawing:
                 found.append(Line("speaks against the target", sample=self.palette.against, dashed=True))
         prediction = self.one.explanation.prediction
         told = [score_words(prediction)] if prediction is not None else []
-        told += [display.scale_words, *display.notes, cell_words(self.one.explanation), self.window.words, *self.notes]
+        told += [display.scale_words] if self.overlay == "wash" else []
+        told += [*display.notes, cell_words(self.one.explanation), self.window.words, *self.notes]
         return [*found, *(Line(words, FAINT) for words in dict.fromkeys(told) if words)]
 
 
