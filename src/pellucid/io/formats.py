@@ -23,6 +23,7 @@ class Format(StrEnum):
     GIF = "GIF"
     NRRD = "NRRD"
     METAIMAGE = "MetaImage"
+    VIDEO = "video"
 
 
 _SIGNATURES = (
@@ -37,10 +38,14 @@ _SIGNATURES = (
     (b"NRRD000", Format.NRRD),
     (b"ObjectType", Format.METAIMAGE),
     (b"NDims", Format.METAIMAGE),
+    (b"\x1a\x45\xdf\xa3", Format.VIDEO),  # Matroska and WebM
+    (b"\0\0\x01\xba", Format.VIDEO),  # MPEG program stream
 )
 _BMP_HEADERS = tuple(bytes([size]) for size in (12, 40, 52, 56, 64, 108, 124))  # two letters alone say little
 _KNOWN_OTHERS = (
-    (b"RIFF", "a WebP or a video"),
+    (b"RIFF", "a WebP or a sound"),
+    (b"#EXTM3U", "a playlist"),
+    (b"ffconcat", "a playlist"),
     (b"\x00\x00\x00\x0cjP  ", "a JPEG 2000"),
     (b"\xff\x4f\xff\x51", "a JPEG 2000"),
     (b"PK\x03\x04", "a zip archive"),
@@ -93,6 +98,8 @@ def _recognize(head: bytes) -> Format | None:
     for signature, kind in _SIGNATURES:
         if head.startswith(signature):
             return kind
+    if _is_video(head):
+        return Format.VIDEO
     if _is_nifti(head):
         return Format.NIFTI
     if head[:2] == b"BM" and head[6:10] == bytes(4) and head[14:15] in _BMP_HEADERS:
@@ -103,6 +110,15 @@ def _recognize(head: bytes) -> Format | None:
 def _is_nifti(head: bytes) -> bool:
     single, pair = (b"n+1\0", b"n+2\0"), (b"ni1\0", b"ni2\0")
     return head[344:348] in single + pair or head[4:8] in single + pair
+
+
+def _is_video(head: bytes) -> bool:
+    """AVI, the MP4 and QuickTime family without its still pictures, and MPEG transport streams."""
+    still = (b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis", b"hevc")
+    boxes = (b"moov", b"mdat", b"wide", b"free")
+    transport = len(head) > 188 and head[0] == head[188] == 0x47
+    mp4 = (head[4:8] == b"ftyp" and head[8:12] not in still) or head[4:8] in boxes
+    return transport or mp4 or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
 
 
 def _starts_a_dataset(head: bytes) -> bool:

@@ -7,8 +7,23 @@ from pellucid.io.formats import Format
 from pellucid.io.itk import read_itk
 from pellucid.io.nifti import read_nifti
 from pellucid.io.picture import read_picture
+from pellucid.io.video import read_video
 
-PLAIN_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+PLAIN_ENDINGS = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".tif",
+    ".tiff",
+    ".bmp",
+    ".gif",
+    ".nii",
+    ".nii.gz",
+    ".nrrd",
+    ".nhdr",
+    ".mha",
+    ".mhd",
+)
 
 
 def read_plain(path: Path, kind: Format, modality: Modality | None = None, index: int | None = None) -> Image:
@@ -27,4 +42,6 @@ def read_plain(path: Path, kind: Format, modality: Modality | None = None, index
         return read_nifti(path, modality, index)
     if kind in (Format.NRRD, Format.METAIMAGE):
         return read_itk(path, kind, modality, index)
+    if kind is Format.VIDEO:
+        return read_video(path, modality, index)
     return read_picture(path, kind, modality, index)

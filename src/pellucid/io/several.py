@@ -5,8 +5,12 @@ from pathlib import Path
 
 from pellucid.core.case import Case
 from pellucid.core.errors import PellucidError
+from pellucid.io.folder import safe_name
+from pellucid.io.formats import Format, find_format
 from pellucid.io.index import Index
 from pellucid.io.reader import Cases, Failure, iter_cases, read_cases
+from pellucid.io.table import PRIMARY
+from pellucid.io.video import read_frames
 
 
 def read_chosen(path: Path, index: Index = None) -> Cases:
@@ -21,6 +25,8 @@ def read_chosen(path: Path, index: Index = None) -> Cases:
     """
     if not isinstance(index, range):
         return read_cases(path, index=index)
+    if path.is_file() and find_format(path) is Format.VIDEO:
+        return Cases(_frames(path, index))
     cases: list[Case] = []
     failures: list[Failure] = []
     whole: dict[int, str] = {}
@@ -37,3 +43,13 @@ def read_chosen(path: Path, index: Index = None) -> Cases:
     if not cases and failures:
         raise failures[0].error
     return Cases(tuple(cases), tuple(failures))
+
+
+def _frames(path: Path, index: range) -> tuple[Case, ...]:
+    """In one go: frame by frame, each would be decoded from the first on."""
+    name = safe_name(path.name.rpartition(".")[0] or path.name) or "video"
+    images = read_frames(path, index)
+    return tuple(
+        Case(f"{name}-{number}", {PRIMARY: image}, patient=name, files={PRIMARY: (path,)})
+        for number, image in zip(index, images, strict=True)
+    )
