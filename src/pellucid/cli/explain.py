@@ -13,6 +13,7 @@ from rich.table import Table
 
 from pellucid.cli import face
 from pellucid.cli.choosing import Index, chosen_cases
+from pellucid.cli.paging import Pdf, Viewer
 from pellucid.core.atomic import write_text
 from pellucid.core.errors import PellucidError
 from pellucid.core.infill import parse_infill
@@ -93,6 +94,8 @@ def explain(
     engine: Engine = "eager",
     background: Background = None,
     within: Within = None,
+    viewer: Viewer = True,
+    pdf: Pdf = False,
     device: face.Device = "cpu",
     seed: face.Seed = 0,
     trust_code: face.Trust = False,
@@ -103,7 +106,7 @@ def explain(
     with face.reported(as_json):
         request = _request(target, method, (), fill, crop, seed, precision, override)
         request = replace(request, atlas=parse_atlas(atlas) if atlas else None, checks=checks, engine=engine)
-        request = replace(request, within=within)
+        request = replace(request, within=within, viewer=viewer, pdf=pdf)
         _run(
             case,
             model,
@@ -133,6 +136,8 @@ def evaluate(
     background: Background = None,
     within: Within = None,
     retrained: Retrained = None,
+    viewer: Viewer = True,
+    pdf: Pdf = False,
     device: face.Device = "cpu",
     seed: face.Seed = 0,
     trust_code: face.Trust = False,
@@ -144,7 +149,7 @@ def evaluate(
         named = tuple(metrics()) if "all" in (metric or ()) else tuple(metric or USUAL_METRICS)
         request = _request(target, method, named, fill, crop, seed, precision, override)
         request = replace(request, atlas=parse_atlas(atlas) if atlas else None, checks=checks, engine=engine)
-        request = replace(request, within=within)
+        request = replace(request, within=within, viewer=viewer, pdf=pdf)
         other = _Beside(region, background, tuple(retrained or ()), index)
         _run(case, model, out, other, request, face.Session(device, trust_code, audit, as_json))
 

@@ -39,13 +39,14 @@ _THUMBNAIL = 300
 _MOST_SCORES = 8
 
 
-def render_report(report: CaseReport, scale: float = 1.0, back: str = "") -> str:
+def render_report(report: CaseReport, scale: float = 1.0, back: str = "", viewer: str = "") -> str:
     """The page of one case as HTML.
 
     Args:
         report: what to show.
         scale: pixels of the pictures per pixel of the page (2 for print).
         back: relative link to the overview; empty: there is none.
+        viewer: relative link to the viewer's page, shown in a frame; empty: there is none.
     """
     views = map_views(report, scale)
     page = {
@@ -53,6 +54,7 @@ def render_report(report: CaseReport, scale: float = 1.0, back: str = "") -> str
         "state": worst(report),
         "marks": burned(report.case.notes),
         "back": back,
+        "viewer": viewer,
         "picture": case_picture(report, scale),
         "facts": _case_facts(report),
         "views": views,
@@ -66,15 +68,15 @@ def render_report(report: CaseReport, scale: float = 1.0, back: str = "") -> str
         "matrix": matrix_of(report.scores, [m.title for m in report.maps]),
         "provenance": _provenance(report),
     }
-    return _environment().get_template("report.html.j2").render(page)
+    return environment().get_template("report.html.j2").render(page)
 
 
 def render_index(entries: Sequence[IndexEntry], title: str = "Explained cases") -> str:
     """The overview of many cases as HTML."""
-    return _environment().get_template("index.html.j2").render(entries=entries, title=title)
+    return environment().get_template("index.html.j2").render(entries=entries, title=title)
 
 
-def write_report(report: CaseReport, path: Path, scale: float = 1.0, back: str = "") -> Path:
+def write_report(report: CaseReport, path: Path, scale: float = 1.0, back: str = "", viewer: str = "") -> Path:
     """Write the page of one case, whole or not at all.
 
     Args:
@@ -82,11 +84,12 @@ def write_report(report: CaseReport, path: Path, scale: float = 1.0, back: str =
         path: of the page.
         scale: pixels of the pictures per pixel of the page.
         back: relative link to the overview; empty: there is none.
+        viewer: relative link to the viewer's page; empty: there is none.
 
     Raises:
         UnwritableOutput: the file cannot be written.
     """
-    return write_text(path, render_report(report, scale, back))
+    return write_text(path, render_report(report, scale, back, viewer))
 
 
 def write_index(entries: Sequence[IndexEntry], path: Path, title: str = "Explained cases") -> Path:
@@ -118,7 +121,7 @@ def render_comparison(one: Difference, first: Explanation, second: Explanation, 
         "warnings": _told_of(pair, notes),
         "provenance": list(zip(*(_made(e) for e in (first, second)), strict=True)),
     }
-    return _environment().get_template("compare.html.j2").render(page)
+    return environment().get_template("compare.html.j2").render(page)
 
 
 def render_effects(explanation: Explanation, effects: Effects) -> str:
@@ -144,7 +147,7 @@ def render_effects(explanation: Explanation, effects: Effects) -> str:
         "tables": further_tables(effects),
         "provenance": _traced(explanation, effects.unit),
     }
-    return _environment().get_template("cohort.html.j2").render(page)
+    return environment().get_template("cohort.html.j2").render(page)
 
 
 def _told_of(pair: Sequence[tuple[str, Explanation]], notes: Sequence[str]) -> list[str]:
@@ -167,7 +170,7 @@ def write_comparison(page: str, path: Path) -> Path:
 
 def fragment(picture: Picture, rows: Sequence[tuple[str, str]], warnings: Sequence[str]) -> str:
     """A picture with a table, as a piece of HTML for a notebook."""
-    return _environment().get_template("notebook.html.j2").render(picture=picture, rows=rows, warnings=warnings)
+    return environment().get_template("notebook.html.j2").render(picture=picture, rows=rows, warnings=warnings)
 
 
 def entry_of(report: CaseReport, href: str) -> IndexEntry:
@@ -276,7 +279,8 @@ def _traced(explanation: Explanation, unit: str) -> tuple[tuple[str, str], ...]:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates, with the words that every page shares."""
     made = Environment(
         loader=PackageLoader("pellucid.show"),
         autoescape=True,

@@ -19,8 +19,9 @@ from pellucid.show.scenery import burned
 from pellucid.workbench.comparing import compare
 from pellucid.workbench.explaining import Progress
 from pellucid.workbench.job import Finished, Request, run_case, save_maps
+from pellucid.workbench.printing import find_browser
 from pellucid.workbench.recording import Recorder
-from pellucid.workbench.reporting import write_index, write_report
+from pellucid.workbench.reporting import Wanted, write_index, write_report
 
 COMPARISON = "compare.html"
 
@@ -70,8 +71,12 @@ def deliver(
     Raises:
         PellucidError: nothing of the case is written then.
     """
+    if request.pdf:
+        find_browser()  # before the work, not after it
     done = run_case(case, model.loaded, request, recorder, progress, announce)
-    return write_report(save_maps(done, folder / case.name), model.loaded, model.golden, folder / case.name, recorder)
+    saved = save_maps(done, folder / case.name)
+    wanted = Wanted(request.viewer, request.pdf)
+    return write_report(saved, model.loaded, model.golden, folder / case.name, recorder, wanted)
 
 
 @dataclass(frozen=True, eq=False)

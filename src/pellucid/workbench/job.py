@@ -65,6 +65,8 @@ class Request:
         atlas: the reader's own regions, by which maps are read; None: thirds of the image.
         retrained: other models of the same task, whose maps are compared with this one's.
         reading_s: seconds that reading the case took; None: not known.
+        viewer: put a viewer into the report.
+        pdf: write the report as PDF, too.
     """
 
     targets: tuple[str, ...] = ()
@@ -84,6 +86,8 @@ class Request:
     lenient: bool = False
     retrained: tuple[Model, ...] = ()
     reading_s: float | None = None
+    viewer: bool = True
+    pdf: bool = False
 
 
 @dataclass(frozen=True, eq=False)

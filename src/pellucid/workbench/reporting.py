@@ -4,7 +4,7 @@ import hashlib
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pellucid.core.atomic import write_bytes
@@ -17,15 +17,32 @@ from pellucid.show.sections import CaseReport, Check, MapPanel, MetricNote, Perf
 from pellucid.show.sheet import png
 from pellucid.workbench.evaluating import ALL_MAPS, Scored, truth_region
 from pellucid.workbench.job import Finished
-from pellucid.workbench.measured import beside, curve_of, given
+from pellucid.workbench.measured import beside as beside_score
+from pellucid.workbench.measured import curve_of, given
+from pellucid.workbench.printing import print_pdf
 from pellucid.workbench.recording import Recorder
 from pellucid.workbench.registry import told_apart
 from pellucid.workbench.shamming import sham_name
+from pellucid.workbench.viewing import VIEWER, write_viewer
 
 _STATES: dict[str, State] = {"applies": "pass", "unknown": "not measured", "excluded": "fail"}
 _SAME_MAP = 0.5  # rank correlation with the randomized model's map above which the map hardly depends on the weights
 _KEY = re.compile(r"^([a-z]+)(\d{4})")
-REPORT, PICTURE, INDEX = "report.html", "panel.png", "index.html"
+REPORT, PICTURE, INDEX, PRINTED = "report.html", "panel.png", "index.html", "report.pdf"
+_PRINT_SCALE = 2.0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is written for a reader beside the report.
+
+    Args:
+        viewer: a page to look through image and maps, shown in a frame of the report.
+        pdf: the report as PDF.
+    """
+
+    viewer: bool = True
+    pdf: bool = False
 
 
 def write_report(
@@ -34,8 +51,9 @@ def write_report(
     golden: Sequence[GoldenResult],
     folder: Path,
     recorder: Recorder | None = None,
+    wanted: Wanted | None = None,
 ) -> Finished:
-    """Write one case's page, and all its maps as one picture, into ``folder``.
+    """Write one case's page, and all its maps as one picture, into ``folder``; the viewer's script lies beside it.
 
     Args:
         finished: results of the case.
@@ -43,17 +61,23 @@ def write_report(
         golden: how its golden vectors came out.
         folder: of the page.
         recorder: of the audit events; None: nothing is recorded.
+        wanted: beside the report; None: the viewer.
 
     Raises:
         UnwritableOutput: the folder cannot be written.
+        MissingExtra: a PDF is wanted, and no browser is there to print it.
     """
+    wanted = wanted or Wanted()
     report = case_report(finished, loaded, golden)
-    path = pages.write_report(report, folder / REPORT, back=f"../{INDEX}")
+    beside = {"viewer": write_viewer(report, folder, back=REPORT)} if wanted.viewer else {}
+    path = pages.write_report(report, folder / REPORT, back=f"../{INDEX}", viewer=VIEWER if wanted.viewer else "")
+    if wanted.pdf:
+        beside["pdf"] = print_pdf(pages.render_report(report, _PRINT_SCALE), folder / PRINTED)
     sheet = draw_panel([m.explanation for m in report.maps], framing_of(report), finished.panel.names)
     picture = write_bytes(folder / PICTURE, png(sheet))
     if recorder is not None:
         recorder.exported(finished.opened.case.name, "report", hashlib.sha256(path.read_bytes()).hexdigest())
-    return replace(finished, files={**finished.files, "report": path, "picture": picture})
+    return replace(finished, files={**finished.files, "report": path, "picture": picture, **beside})
 
 
 def write_index(
@@ -171,7 +195,7 @@ def _row(scored: Scored, name: str, titles: Sequence[str], finished: Finished) -
         value=None if math.isnan(scored.value) else scored.value,
         reason=scored.reason,
         region=scored.region or "",
-        beside=beside(scored.score),
+        beside=beside_score(scored.score),
         given=given(scored.score),
         curve=curve_of(scored.score),
     )
