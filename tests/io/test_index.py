@@ -5,14 +5,37 @@ import numpy as np
 import pytest
 
 from pellucid.core.errors import BadOption
-from pellucid.io.index import parse_index
+from pellucid.io.index import Axes, parse_index
 from pellucid.io.several import read_chosen
 
 
-@pytest.mark.parametrize("text", ["", "x", "-1", "1:2:3:4", "3:3", "5:2", "0:9:0", "1.5", "0:2000", "9999999999"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        "-1",
+        "1:2:3:4",
+        "3:3",
+        "5:2",
+        "0:9:0",
+        "1.5",
+        "0:2000",
+        "9999999999",
+        "Q=1",
+        "T=1,T=2",
+        "T=:",
+        "Z=:,Z=1",
+        "C=1;",
+    ],
+)
 def test_what_is_no_index_is_refused(text):
     with pytest.raises(BadOption):
         parse_index(text)
+
+
+def test_axes_are_letters_with_numbers():
+    assert parse_index("t=2, c=1,Z=:") == Axes({"T": 2, "C": 1}, "Z")
 
 
 def test_each_volume_of_a_range_is_a_case_of_one_patient(tmp_path):

@@ -11,7 +11,9 @@ from pellucid.io.several import read_chosen
 
 Index = Annotated[
     str | None,
-    typer.Option("--index", help="Of a file with several: page, frame or volume N from 0, or START:STOP:STEP"),
+    typer.Option(
+        "--index", help="Of a file with several: page, frame or volume N from 0; START:STOP:STEP; T=0,C=1,Z=:"
+    ),
 ]
 
 

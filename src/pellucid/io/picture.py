@@ -1,20 +1,22 @@
 """PNG, JPEG, BMP, GIF and TIFF as images in [0, 1], with nothing lost and nothing guessed."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
 import torch
 from numpy.typing import NDArray
 from PIL import ImageOps
+from tifffile import TiffPage
+from torch import Tensor
 
 from pellucid.core.errors import BadOption, UnreadableImage
-from pellucid.core.grid import Grid
+from pellucid.core.grid import Calibration, Grid
 from pellucid.core.image import Image, Modality
 from pellucid.io.formats import Format
 from pellucid.io.guard import check_values, reading
-from pellucid.io.tiff import Page, open_page
+from pellucid.io.tiff import Page, decode_page, open_page
 
 _AGAIN = "copy or export the picture again"
 _ORIENTATION = 274
@@ -25,7 +27,8 @@ def read_picture(path: Path, kind: Format, modality: Modality | None = None, ind
     """A photograph or exported picture, in pixels and without any direction in the patient.
 
     Unsigned integers become [0, 1] by their bit depth; floating point and signed values stay as they are. A palette
-    is expanded, the EXIF orientation applied, gray stays one channel, and the resolution tags are not believed.
+    is expanded, the EXIF orientation applied, gray stays one channel, and the resolution tags are not believed: only
+    what OME or ImageJ write of the size of a pixel is.
 
     Args:
         path: of the file.
@@ -38,16 +41,46 @@ def read_picture(path: Path, kind: Format, modality: Modality | None = None, ind
         BadOption: several pages and no index, or an index that does not exist.
     """
     with reading(f"a complete {kind}", _AGAIN):
-        page = open_page(path, index) if kind is Format.TIFF else _only(kind, index)
-        if isinstance(page, int):
-            page = _decode(path, kind, page)
-        channels = _opaque(page.values, page.scale)
-        data = torch.from_numpy(np.ascontiguousarray(np.moveaxis(channels, -1, 0), dtype=np.float32))
-    if page.scale:
-        data = data / page.scale
-    unit = "[0,1]" if page.scale else "a.u."
-    traits = {"format": str(kind), "lossy": "yes" if kind is Format.JPEG or page.lossy else "no"}
-    return Image(data, Grid.regular(tuple(data.shape[1:])), modality or Modality.UNKNOWN, unit, traits=traits)
+        spacing = None
+        if kind is Format.TIFF:
+            page, spacing = open_page(path, index)
+        else:
+            page = _only(kind, index)
+        plane = _plane(page if isinstance(page, Page) else _decode(path, kind, page))
+    traits = {"format": str(kind), "lossy": "yes" if kind is Format.JPEG or plane.lossy else "no"}
+    calibration = Calibration.CALIBRATED if spacing else None
+    grid = Grid.regular(tuple(plane.data.shape[1:]), spacing, calibration)
+    return Image(plane.data, grid, modality or Modality.UNKNOWN, plane.unit, traits=traits)
+
+
+class Plane(NamedTuple):
+    """A decoded picture.
+
+    Args:
+        data: "channel row column".
+        unit: ``[0,1]``, or ``a.u.`` for physical values.
+        lossy: whether the compression loses detail.
+    """
+
+    data: Tensor
+    unit: str
+    lossy: bool
+
+
+def plane_of(path: Path, page: TiffPage) -> Plane:
+    """One page of an open TIFF.
+
+    Raises:
+        UnreadableImage: too large, transparent, or a compression that cannot be decoded without loss.
+    """
+    found = decode_page(path, page)
+    return _plane(found if isinstance(found, Page) else _decode(path, Format.TIFF, found))
+
+
+def _plane(page: Page) -> Plane:
+    channels = _opaque(page.values, page.scale)
+    data = torch.from_numpy(np.ascontiguousarray(np.moveaxis(channels, -1, 0), dtype=np.float32))
+    return Plane(data / page.scale if page.scale else data, "[0,1]" if page.scale else "a.u.", page.lossy)
 
 
 def _only(kind: Format, index: int | None) -> int:

@@ -4,12 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from pellucid.core.case import Case
-from pellucid.core.errors import PellucidError
+from pellucid.core.errors import BadOption, PellucidError
 from pellucid.io.folder import safe_name
-from pellucid.io.formats import Format, find_format
-from pellucid.io.index import Index
+from pellucid.io.formats import Format, find_format, image_format
+from pellucid.io.index import Axes, Index
 from pellucid.io.reader import Cases, Failure, iter_cases, read_cases
 from pellucid.io.table import PRIMARY
+from pellucid.io.tiffstack import read_stack
 from pellucid.io.video import read_frames
 
 
@@ -18,11 +19,14 @@ def read_chosen(path: Path, index: Index = None) -> Cases:
 
     Args:
         path: see ``read_cases``.
-        index: one image of each file, or a range of them; with a range each image is a case, named after its number.
+        index: one image of each file, a range of them (each image is a case, named after its number), or a place on
+            the named axes of a TIFF.
 
     Raises:
         PellucidError: as ``read_cases``; with a range the images that cannot be read are listed beside the others.
     """
+    if isinstance(index, Axes):
+        return Cases((_placed(path, index),))
     if not isinstance(index, range):
         return read_cases(path, index=index)
     if path.is_file() and find_format(path) is Format.VIDEO:
@@ -45,9 +49,21 @@ def read_chosen(path: Path, index: Index = None) -> Cases:
     return Cases(tuple(cases), tuple(failures))
 
 
+def _placed(path: Path, index: Axes) -> Case:
+    if not path.is_file() or image_format(path) is not Format.TIFF:
+        raise BadOption(
+            "expected a TIFF for an index with axes, got another kind of file or a folder", "give a number: --index 3"
+        )
+    return Case(_name(path), {PRIMARY: read_stack(path, index)}, files={PRIMARY: (path,)})
+
+
+def _name(path: Path) -> str:
+    return safe_name(path.name.rpartition(".")[0] or path.name) or "image"
+
+
 def _frames(path: Path, index: range) -> tuple[Case, ...]:
     """In one go: frame by frame, each would be decoded from the first on."""
-    name = safe_name(path.name.rpartition(".")[0] or path.name) or "video"
+    name = _name(path)
     images = read_frames(path, index)
     return tuple(
         Case(f"{name}-{number}", {PRIMARY: image}, patient=name, files={PRIMARY: (path,)})

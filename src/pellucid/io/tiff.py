@@ -11,6 +11,7 @@ from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, TiffPage
 
 from pellucid.core.errors import BadOption, UnreadableImage
 from pellucid.io.guard import check_values
+from pellucid.io.ome import is_described, layouts
 
 _ORIENTATION = 274
 _HERE = {COMPRESSION.NONE, COMPRESSION.PACKBITS, COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE}
@@ -33,43 +34,69 @@ class Page:
     lossy: bool = False
 
 
-def open_page(path: Path, index: int | None) -> Page | int:
+def open_page(path: Path, index: int | None) -> tuple[Page | int, tuple[float, float] | None]:
     """A page of a TIFF, or its number where its compression is one that Pillow decodes (and loses nothing by it).
+
+    Returns:
+        The page, and the size of its pixels (rows, columns; mm) where the file says it in an OME or ImageJ header.
 
     Raises:
         UnreadableImage: too large, a compression that cannot be decoded without loss, or a bomb.
         BadOption: several pages and no index, or an index that does not exist.
     """
-    with TiffFile(path) as file:
-        page = _choose(file, index)
-        samples = page.samplesperpixel
-        check_values((page.imagelength, page.imagewidth, samples), "a TIFF page")
-        if page.compression not in _HERE or page.photometric not in _COLORS:
-            _check_pillow_suffices(page)
-            return int(page.index)
-        if page.compression in _DEFLATE:
-            _check_inflates(path, page)
-        values = _channels_last(page.asarray(), page)
-        return _finished(values, page)
+    with TiffFile(path, _multifile=False) as file:  # an OME header may name other files, and it may point anywhere
+        described = is_described(file)
+        page = _choose(file, index, described)
+        return decode_page(path, page), _pixel_size(file, page) if described else None
 
 
-def _choose(file: TiffFile, index: int | None) -> TiffPage:
+def decode_page(path: Path, page: TiffPage) -> Page | int:
+    """The same for a page of an open TIFF.
+
+    Raises:
+        UnreadableImage: as ``open_page``.
+    """
+    check_values((page.imagelength, page.imagewidth, page.samplesperpixel), "a TIFF page")
+    if page.compression not in _HERE or page.photometric not in _COLORS:
+        _check_pillow_suffices(page)
+        return int(page.index)
+    if page.compression in _DEFLATE:
+        _check_inflates(path, page)
+    values = _channels_last(page.asarray(), page)
+    return _finished(values, page)
+
+
+def _choose(file: TiffFile, index: int | None, described: bool) -> TiffPage:
     pages = [page for page in file.pages if isinstance(page, TiffPage) and not page.is_reduced]
     if not pages:
         raise UnreadableImage("expected a TIFF with a picture, got one without", "export it again")
     stacked = file.series[0].size // max(1, int(np.prod(pages[0].shape))) if file.series else 1
-    if len(pages) == 1 and stacked > 1:
+    if len(pages) == 1 and stacked > 1 and file.is_imagej:
         raise UnreadableImage(
             f"expected a TIFF with one picture a page, got an ImageJ stack of {stacked} in one page",
             "save the picture of the stack that is to be explained",
         )
     if index is None and len(pages) > 1:
+        axes = [layout.words for layout in layouts(file)] if described else []
+        more = f" ({'; '.join(axes)})" if any(axes) else ""
+        mend = f"choose one: index 0 to {len(pages) - 1}"
         raise BadOption(
-            f"expected a TIFF of one page, got {len(pages)} pages", f"choose one: index 0 to {len(pages) - 1}"
+            f"expected a TIFF of one page, got {len(pages)} pages{more}",
+            f"{mend}, or a place on each axis: T=0,C=1,Z=3, with Z=: for a volume" if more else mend,
         )
     if not 0 <= (index or 0) < len(pages):
         raise BadOption(f"expected an index from 0 to {len(pages) - 1}, got {index}", "choose a page that exists")
     return pages[index or 0]
+
+
+def _pixel_size(file: TiffFile, page: TiffPage) -> tuple[float, float] | None:
+    """Of the series that the page belongs to, where the page stands upright."""
+    tag = page.tags.get(_ORIENTATION)
+    for layout in layouts(file):
+        row, column = layout.spacing[1:]
+        if row and column and any(p is not None and p.index == page.index for p in layout.pages):
+            return (row, column) if tag is None or int(tag.value) == 1 else None
+    return None
 
 
 def _check_pillow_suffices(page: TiffPage) -> None:
