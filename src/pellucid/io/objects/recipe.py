@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from pellucid.core.errors import InputError, NonFinite
 from pellucid.io.guard import reading
 
 FORMAT, VERSION = "pellucid recipe", 1
-MANUFACTURER = "Pellucid"
 MANUFACTURER = "Pellucid"
 GROUP, CREATOR = 0x7051, "PELLUCID"  # an odd group is private (PS3.5 section 7.8.1)
 _TEXT, _DIGEST = 0x01, 0x02
@@ -104,6 +103,7 @@ class Recipe:
         versions: of the software.
         made: the map that came out.
         scores: of the metrics as the command takes them; None: undefined. Only where they are written beside it.
+        key: the content key, from which the objects' UIDs follow.
 
     Example:
         >>> recipe = Recipe("pneumonia", "Saliency:sign=dropped", seed=3)
@@ -130,6 +130,7 @@ class Recipe:
     versions: Mapping[str, str] = field(default_factory=dict)
     made: MapFacts = field(default_factory=MapFacts)
     scores: Mapping[str, float | None] = field(default_factory=dict)
+    key: str = ""
 
     @property
     def text(self) -> str:
@@ -170,6 +171,10 @@ class Recipe:
         }
         line = "; ".join(f"{name}={value}" for name, value in said.items() if value != "")
         return "".join(c if " " <= c <= "~" and c != "\\" else "?" for c in line)
+
+    def scored(self, scores: Mapping[str, float | None]) -> "Recipe":
+        """The same with the scores that are written beside the map."""
+        return replace(self, scores=dict(scores))
 
     @classmethod
     def parse(cls, text: str) -> "Recipe":
