@@ -19,6 +19,7 @@ from pellucid.pacs.listening import SYNTAXES, handlers, listening
 from pellucid.pacs.parcel import Parcel
 from pellucid.pacs.query import UID_KEYS, Match, Query, match_of
 from pellucid.pacs.settings import Dimse, Limits, Listener, Pace, Tls
+from pellucid.pacs.uids import is_uid
 
 MOST_CONTEXTS = 128  # PS3.8 9.3.2.2: their numbers are the odd ones of a byte
 _PENDING = (0xFF00, 0xFF01)
@@ -152,14 +153,14 @@ class DimseArchive(Archive):
         with self._finding() as link:
             answers = self._ask(link, "STUDY", {"StudyInstanceUID": "", **keys}, most)
             uids = [str(answer.get("StudyInstanceUID", "")) for answer in answers]
-        return [uid for uid in uids if UID(uid).is_valid]
+        return [uid for uid in uids if is_uid(uid)]
 
     def _instances(self, link: Any, study: str, series: str) -> list[tuple[str, str]]:
         """SOP instance and class UIDs of a series; those that are not valid are left out."""
         keys = {**_keys(study, series), "SOPInstanceUID": "", "SOPClassUID": ""}
         answers = self._ask(link, "IMAGE", keys, self.limits.objects + 1)
         pairs = [(str(a.get("SOPInstanceUID", "")), str(a.get("SOPClassUID", ""))) for a in answers]
-        return [(sop, kind if UID(kind).is_valid else "") for sop, kind in pairs if UID(sop).is_valid]
+        return [(sop, kind if is_uid(kind) else "") for sop, kind in pairs if is_uid(sop)]
 
     def _ask(self, link: Any, level: str, keys: dict[str, str], most: int) -> list[Dataset]:
         with optional():

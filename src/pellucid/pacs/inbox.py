@@ -10,11 +10,12 @@ from typing import Final, final
 
 from pydicom import dcmread
 from pydicom.filereader import read_dataset
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from pellucid.core.atomic import make_folder, write_bytes
 from pellucid.core.errors import UnwritableOutput
 from pellucid.pacs.settings import Limits
+from pellucid.pacs.uids import is_uid
 
 MIB = 2**20
 SUCCESS: Final = 0x0000
@@ -81,7 +82,7 @@ class Inbox:
         if header is None:
             return UNCLEAR
         _, sop, _, series = header.uids
-        if not all(UID(uid).is_valid for uid in header.uids) or header.meta_sop != sop or series not in self._folders:
+        if not all(is_uid(uid) for uid in header.uids) or header.meta_sop != sop or series not in self._folders:
             return MISMATCH
         if self._already().setdefault(sop, header.name) != header.name:
             return DUPLICATE

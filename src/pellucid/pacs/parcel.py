@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from pellucid.core.errors import InputError
+from pellucid.pacs.uids import is_uid
 
 State = Literal["stored", "there", "lost", "differs", "refused", "failed"]
 GOOD: frozenset[State] = frozenset({"stored", "there"})
@@ -81,7 +82,7 @@ def parcel(path: Path, name: str, header: Dataset) -> Parcel:
     words = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
     uids = [str(header.get(word, "")) for word in words]
     syntax = str(meta.get("TransferSyntaxUID", ""))
-    if not all(UID(uid).is_valid for uid in (*uids, syntax)):
+    if not all(is_uid(uid) for uid in (*uids, syntax)):
         raise InputError(
             f"expected an object with valid UIDs and a transfer syntax, {name} has none",
             "give objects as `pellucid explain --dicom` wrote them",

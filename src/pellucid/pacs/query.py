@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, final
 
-from pydicom.uid import UID
-
 from pellucid.core.errors import BadOption
+from pellucid.pacs.uids import is_uid
 
 UID_KEYS = ("StudyInstanceUID", "SeriesInstanceUID")
 STUDY_KEYS = ("PatientID", "PatientName", "AccessionNumber", "StudyID", "StudyDate", "StudyDescription")
@@ -35,7 +34,7 @@ class Query:
         if not self.keys:
             raise BadOption("expected a query with at least one key, got none", f"keys: {', '.join(KEYS)}")
         for key, value in self.keys.items():
-            if key in UID_KEYS and not UID(value).is_valid:
+            if key in UID_KEYS and not is_uid(value):
                 raise BadOption(f"{key} is not a valid UID", "digits and dots, at most 64 letters (PS3.5 9.1)")
             if not _TEXT.fullmatch(value) or not value.strip("*? "):
                 raise BadOption(
@@ -90,7 +89,7 @@ def _flat(item: Any) -> bool:
 def match_of(told: Mapping[str, Any]) -> Match | None:
     """A series as an archive describes it; None where its UIDs are not valid, since they go into the next request."""
     study, series = (str(told.get(key) or "") for key in UID_KEYS)
-    if not (UID(study).is_valid and UID(series).is_valid):
+    if not (is_uid(study) and is_uid(series)):
         return None
     modality = str(told.get("Modality") or "")
     shown = modality if re.fullmatch(r"[A-Z]{1,16}", modality) else ""

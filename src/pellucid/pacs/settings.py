@@ -70,6 +70,7 @@ class Dimse:
     """An archive that speaks DIMSE.
 
     Args:
+        kind: ``dimse``.
         host: name or address; ``port`` likewise.
         ae: its AE title, up to 16 characters.
         retrieve: ``get`` over the same connection, or ``move`` to our own ``[listener]``.
@@ -111,6 +112,7 @@ class Web:
     """An archive that speaks DICOMweb.
 
     Args:
+        kind: ``web``.
         url: of the service, without user or password.
         login: where the secret is found; None: there is none.
         ca: file with the certificates that are believed; None: those that ``requests`` brings.
