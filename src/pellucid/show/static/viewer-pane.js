@@ -98,7 +98,7 @@ class Pane {
     const [x, y] = this.screen([0, 0]);
     const [across, down] = this.size;
     context.imageSmoothingEnabled = smooth;
-    context.imageSmoothingQuality = "high";
+    context.imageSmoothingQuality = across * this.scale > picture.width ? "low" : "medium"; // "high" draws halos
     context.globalAlpha = opacity;
     context.drawImage(picture, x, y, across * this.scale, down * this.scale);
     context.globalAlpha = 1;

@@ -23,7 +23,7 @@ async function openSolid() {
     const viewer = new niivue.Niivue({
       isRadiologicalConvention: Boolean(grid.letters), showAllOrientationMarkers: true, logLevel: "error",
       isOrientationTextVisible: Boolean(grid.letters), dragAndDropEnabled: false, isNearestInterpolation: false,
-      viewModeHotKey: "", clipPlaneHotKey: "", cycleClipPlaneHotKey: "", multiplanarShowRender: 1,
+      viewModeHotKey: "", clipPlaneHotKey: "", cycleClipPlaneHotKey: "", multiplanarShowRender: 1, multiplanarLayout: 2,
       backColor: [0, 0, 0, 1], crosshairColor: [1, 0.85, 0.3, 0.8], textHeight: 0.05,
       show3Dcrosshair: true, crosshairWidth: 0.4, crosshairWidthUnit: "percent", sagittalNoseLeft: true, fontColor: [1, 1, 1, 1],
     });
