@@ -123,12 +123,12 @@ class _Drawing:
 
     @property
     def letters(self) -> int:
-        """Height of the letters, in pixels: a fortieth of the width is legible on a screen that fits the picture."""
-        return max(13, round(self.size[1] / 40))
+        """Height of the letters, in pixels: 1/44 of the width is legible on a screen that fits the picture."""
+        return max(13, round(self.size[1] / 44))
 
     @property
     def thick(self) -> int:
-        return max(1, round(max(self.size) / 700))
+        return max(1, round(max(self.size) / 500))
 
     @cached_property
     def palette(self) -> Palette:
@@ -175,7 +175,7 @@ class _Drawing:
         width = self.size[1] * (2 if self.beside else 1)
         bar = scale_bar(self.grid, self.columns * self.grid.spacing[-1])
         ruler = (bar[0] / self.grid.spacing[-1] * self.zoom, bar[1]) if bar else None
-        return strip(self._lines(), width, self.letters, ruler, self._ramp())
+        return strip(self._lines(), width, self.letters, ruler, self._ramp(), numbered=self.grid.rank == 3)
 
     @cached_property
     def patches(self) -> tuple[Patch, ...]:

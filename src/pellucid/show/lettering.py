@@ -65,10 +65,15 @@ class Patch:
         picture[box] = np.round(picture[box] * (1 - share) + self.colors[own] * share).astype(np.uint8)
 
 
-def strip(lines: Sequence[Line], width: int, size: int, ruler: tuple[float, str] | None, ramp: Ramp | None) -> Colors:
+def strip(
+    lines: Sequence[Line],
+    width: int,
+    size: int,
+    ruler: tuple[float, str] | None,
+    ramp: Ramp | None,
+    numbered: bool = False,
+) -> Colors:
     """The strip below a picture: ruler, sentences, color scale.
-
-    The right end of its first row stays free for the number of the slice.
 
     Args:
         lines: sentences, the most important first.
@@ -76,15 +81,17 @@ def strip(lines: Sequence[Line], width: int, size: int, ruler: tuple[float, str]
         size: of the letters, in pixels.
         ruler: length in pixels and its words; None: no millimeters.
         ramp: color scale of a wash; None: there is none.
+        numbered: keep the right end of the first row free for the number of the slice.
     """
     pad, step = size // 2, round(1.4 * size)
     wrapped = [(line, _wrap(line, width - 2 * pad, size)) for line in lines]
-    height = step + step * sum(len(rows) for _, rows in wrapped) + (round(2.6 * size) if ramp else 0) + 2 * pad
+    first = step if numbered or ruler is not None else 0
+    height = first + step * sum(len(rows) for _, rows in wrapped) + (round(2.6 * size) if ramp else 0) + 2 * pad
     canvas = Canvas.new("RGB", (width, height), PAPER)
     pen = ImageDraw.Draw(canvas)
     if ruler is not None:
         _ruler(pen, ruler, pad, size)
-    top = pad + step
+    top = pad + first
     for line, rows in wrapped:
         indent = _indent(line, size)
         if line.sample:

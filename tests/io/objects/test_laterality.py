@@ -280,7 +280,7 @@ def drawn(picture: np.ndarray) -> np.ndarray:
 
 def read_letters(picture: np.ndarray, columns: int) -> list[str]:
     """The letters at the top, bottom, left and right, read by comparing their white pixels with every candidate's."""
-    size = round(1.3 * max(13, round(columns / 40)))
+    size = round(1.3 * max(13, round(columns / 44)))
     best: list[tuple[float, str]] = [(2.0, "")] * 4
     for word in SIDES:
         for n, patch in enumerate(side_patches(Sides(word, word, word, word), picture.shape[:2], size)):

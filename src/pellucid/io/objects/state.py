@@ -65,14 +65,14 @@ def presentation_state(made: Made, drawing: Drawing, recipe: Recipe | None = Non
         recipe: of how to make it again, kept inside; None: none.
 
     Raises:
-        BadOption: the image was resampled, or its slices differ in their rescale slope: one state cannot serve them.
+        BadOption: the image was resampled, has a palette, or slices of several rescale slopes: no state serves them.
         ShapeMismatch: a line or the peak lies outside the image.
         UnwritableOutput: the source lacks what the object needs.
     """
     source = made.source
     _check(source, drawing)
     with writing("presentation state"):
-        color = int(source.first.get("SamplesPerPixel", 1)) != 1 or _has_palette(source.first)
+        color = int(source.first.get("SamplesPerPixel", 1)) != 1
         layers = _layers(drawing)
         options = _common(made, list(source.headers), STATE_NUMBER, "region above the null") | {
             "graphic_layers": list(layers.values()),
@@ -134,6 +134,11 @@ def _check(source: Source, drawing: Drawing) -> None:
         raise BadOption(
             "expected an image on its source's own slices, got one that was resampled: its lines fit none of them",
             "use the secondary capture and the parametric map, which have slices of their own",
+        )
+    if source.first.get("PhotometricInterpretation") == "PALETTE COLOR":
+        raise BadOption(
+            "expected a gray or a full color source, got one with a palette, for which no state can be written",
+            "use the secondary capture",
         )
     grid = source.image.grid
     depth = grid.shape[0] if grid.rank == 3 else 1
@@ -308,10 +313,6 @@ def _slope(item: Dataset) -> tuple[float | None, float | None]:
     found = [item.get(keyword) for keyword in ("RescaleSlope", "RescaleIntercept")]
     slope, intercept = (None if v in (None, "") else float(v) for v in found)
     return slope, intercept
-
-
-def _has_palette(header: Dataset) -> bool:
-    return header.get("PhotometricInterpretation") == "PALETTE COLOR"
 
 
 def _stored(parametric_map: Dataset, limits: tuple[float, float]) -> tuple[float, float]:
