@@ -10,6 +10,7 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from pellucid.cli import face
+from pellucid.cli.collecting import DataSet, Limit, Named, Select, data_set
 from pellucid.core.errors import BadOption, PellucidError
 from pellucid.core.explanation import Effects, Explanation
 from pellucid.core.infill import parse_infill
@@ -53,6 +54,9 @@ def cohort(
     blocks: Blocks = 3,
     fill: Fill = None,
     override: Override = False,
+    collection: Named = None,
+    limit: Limit = None,
+    select: Select = None,
     device: face.Device = "cpu",
     seed: face.Seed = 0,
     trust_code: face.Trust = False,
@@ -72,23 +76,25 @@ def cohort(
             seed=seed,
             override=override,
         )
-        sources = _sources(case_path, cases, background)
+        sources = _sources(case_path, cases, background, data_set(collection, limit, select, seed))
         _run(sources, model, method, out, wish, face.Session(device, trust_code, audit, as_json))
 
 
 @dataclass(frozen=True)
 class _Sources:
-    """Where cases and background lie."""
+    """Where cases and background lie, and which public data set the cases are."""
 
     cases: Path
     background: Path | None
+    known: DataSet | None = None
 
 
-def _sources(argument: Path | None, option: Path | None, background: Path | None) -> _Sources:
+def _sources(argument: Path | None, option: Path | None, background: Path | None, known: DataSet | None) -> _Sources:
     given = [path for path in (argument, option) if path is not None]
     if len(given) != 1:
         raise BadOption(f"expected one folder or table of cases, got {len(given)}", "give CASES, or --cases CASES")
-    return _Sources(_table_in(given[0]), _table_in(background) if background else None)
+    found = given[0] if known else _table_in(given[0])
+    return _Sources(found, _table_in(background) if background else None, known)
 
 
 def _table_in(path: Path) -> Path:
@@ -107,7 +113,8 @@ def _run(sources: _Sources, model: Path, method: str, out: Path, wish: Wish, ses
             task = bar.add_task("cases", total=None)
             others = iter_cases(sources.background) if sources.background else ()
             step = _counter(bar, task)
-            gathered = gather(iter_cases(sources.cases), loaded, wish, step, others, folder)
+            each = sources.known.each(sources.cases) if sources.known else iter_cases(sources.cases)
+            gathered = gather(each, loaded, wish, step, others, folder)
             explanation = explain_cohort(gathered, loaded, explainer, folder, _stages(bar, task, explainer.name))
         results = deliver_cohort(explanation, gathered, folder, recorder)
     except PellucidError as error:

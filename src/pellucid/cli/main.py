@@ -5,7 +5,22 @@ from typing import Annotated
 
 import typer
 
-from pellucid.cli import ask, audit, cohort, compare, demo, dicom, explain, face, gate, lists, models, study, verify
+from pellucid.cli import (
+    ask,
+    audit,
+    cohort,
+    collecting,
+    compare,
+    demo,
+    dicom,
+    explain,
+    face,
+    gate,
+    lists,
+    models,
+    study,
+    verify,
+)
 
 app = typer.Typer(
     name="pellucid",
@@ -40,6 +55,7 @@ app.command("gate")(gate.gate_command)
 app.command()(ask.ask)
 app.command()(lists.methods)
 app.command()(lists.metrics)
+app.command("collections")(collecting.show_collections)
 app.command()(verify.verify)
 app.add_typer(dicom.app, name="dicom")
 app.add_typer(models.app, name="models")

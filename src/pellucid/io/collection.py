@@ -37,7 +37,7 @@ class Choice:
     where: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_collection(folder: str | Path, name: str | None = None, choice: Choice | None = None) -> Cases:
+def read_collection(folder: str | Path, name: str | Collection | None = None, choice: Choice | None = None) -> Cases:
     """All cases of a public data set in a folder, with regions, labels and patients.
 
     Args:
@@ -59,7 +59,7 @@ def read_collection(folder: str | Path, name: str | None = None, choice: Choice 
 
 
 def iter_collection(
-    folder: str | Path, name: str | None = None, choice: Choice | None = None
+    folder: str | Path, name: str | Collection | None = None, choice: Choice | None = None
 ) -> Iterator[Case | Failure]:
     """The same one by one, for data sets that do not fit into memory; names are distinct.
 
@@ -68,10 +68,8 @@ def iter_collection(
         name: as ``read_collection``.
         choice: as ``read_collection``.
     """
-    folder = _folder(folder)
-    collection = find_collection(name) if name else detect(folder)
-    shelf, seen = Shelf(collection), Counter[str]()
-    chosen = _chosen(folder, shelf, choice or Choice())
+    shelf, chosen = _listed(folder, name, choice)
+    seen = Counter[str]()
     for turn, place in enumerate(chosen, 1):
         try:
             for case in _cases(place, shelf):
@@ -80,6 +78,27 @@ def iter_collection(
                 yield case if count == 1 else replace(case, name=f"{case.name}-{count}")
         except PellucidError as error:
             yield Failure(f"case {turn} of {len(chosen)}", error)
+
+
+def listed(
+    folder: str | Path, name: str | Collection | None = None, choice: Choice | None = None
+) -> tuple[Collection, tuple[Path, ...]]:
+    """The data set of a folder and the paths that would be read, without reading them.
+
+    Args:
+        folder: as ``read_collection``.
+        name: as ``read_collection``.
+        choice: as ``read_collection``.
+    """
+    shelf, chosen = _listed(folder, name, choice)
+    return shelf.collection, tuple(place.folder / place.path for place in chosen)
+
+
+def _listed(folder: str | Path, name: str | Collection | None, choice: Choice | None) -> tuple[Shelf, list[Place]]:
+    folder = _folder(folder)
+    known = find_collection(name) if isinstance(name, str) else name
+    shelf = Shelf(known or detect(folder))
+    return shelf, _chosen(folder, shelf, choice or Choice())
 
 
 def detect(folder: Path) -> Collection:

@@ -15,6 +15,7 @@ from pellucid.core.infill import Infill, parse_infill
 from pellucid.core.metric import Metric
 from pellucid.guide.panel import USUAL, USUAL_METRICS
 from pellucid.guide.protocol import Criterion, Protocol, load_protocol
+from pellucid.io.collections.declared import Collection, find_collection
 from pellucid.study.readings import READS, check_reading
 from pellucid.workbench.job import Request
 from pellucid.workbench.registry import make_explainer, make_metric, spell
@@ -48,6 +49,9 @@ class Plan:
     Args:
         name: of the study, for tables and pages.
         cases: a folder of images (its ``cases.csv``, where it has one) or a CSV of cases, relative to the file.
+        collection: the public data set that the folder of cases holds, or a TOML of one's own; empty: none.
+        limit: at most so many cases of the data set; None: all.
+        select: only cases of the data set whose field has this value.
         models: by a short name, the model's file or folder, relative to the file.
         targets: as ``pellucid explain --target``; empty: each model's default.
         methods: as ``--method``; empty: the usual panel.
@@ -67,6 +71,9 @@ class Plan:
     name: str
     cases: str
     models: Mapping[str, str]
+    collection: str = ""
+    limit: int | None = None
+    select: Mapping[str, str] = field(default_factory=dict)
     targets: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
@@ -99,6 +106,7 @@ class Study:
         digest: SHA-256 of all that the numbers depend on; comments in the file do not change it.
         stopping: the protocol by which the study may end early; None: it may not.
         bounds: stated by the study file, by metric with its parameters.
+        collection: the public data set that the folder of cases holds; None: none.
     """
 
     plan: Plan
@@ -112,6 +120,7 @@ class Study:
     digest: str = field(default="")
     stopping: Protocol | None = None
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    collection: Collection | None = None
 
     def request(self, seed: int) -> Request:
         """What is asked of each case.
@@ -159,18 +168,20 @@ def load_study(path: Path) -> Study:
     reads = folder / plan.reads if plan.reads else None
     if reads is not None and not reads.is_file():
         raise InputError(f"{path.name} names a table of reads that is not there", "correct reads, or leave it out")
+    collection = find_collection(_place(folder, plan.collection)) if plan.collection else None
     return Study(
         plan,
-        cases / _TABLE if (cases / _TABLE).is_file() else cases,
+        cases / _TABLE if (cases / _TABLE).is_file() and not plan.collection else cases,
         {name: folder / model for name, model in plan.models.items()},
         methods,
         tuple(metrics),
         tuple(parse_infill(f) for f in plan.fills) or None,
         protocols,
         reads,
-        _digest(plan, methods, metrics, stopping),
+        _digest(plan, methods, metrics, stopping, collection),
         stopping,
         _stated(plan.stop, metrics),
+        collection,
     )
 
 
@@ -238,6 +249,8 @@ def _read(path: Path) -> Plan:
 
 
 def _check(plan: Plan) -> None:
+    if not plan.collection and (plan.limit is not None or plan.select):
+        raise BadOption("study keys 'limit' and 'select' choose cases of a data set, got none", "write collection")
     if not plan.models or not plan.seeds:
         raise BadOption("expected at least one model and one seed, got none", "write [models] and seeds = [0]")
     for key in ("targets", "methods", "metrics", "seeds", "fills", "regions", "protocols"):
@@ -247,10 +260,18 @@ def _check(plan: Plan) -> None:
             raise BadOption(f"study key {key!r} names {twice[0]!r} twice", "name it once: it would count twice")
 
 
-def _digest(plan: Plan, methods: tuple[Explainer, ...], metrics: list[Metric], stopping: Protocol | None = None) -> str:
+def _digest(
+    plan: Plan,
+    methods: tuple[Explainer, ...],
+    metrics: list[Metric],
+    stopping: Protocol | None = None,
+    collection: Collection | None = None,
+) -> str:
     """Of the plan and of every setting, also those that keep their defaults."""
     made = [(d.name, sorted((k, str(v)) for k, v in d.settings().items())) for d in (*methods, *metrics)]
     told = {k: v for k, v in asdict(plan).items() if k not in _TOLD_APART}
     if plan.stop is not None and stopping is not None:
         told["stop"] = asdict(plan.stop) | {"protocol": stopping.digest}
+    if collection is not None:
+        told["collection"] = asdict(collection)
     return hashlib.sha256(json.dumps([told, sorted(plan.models), made], sort_keys=True).encode()).hexdigest()

@@ -9,12 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 from pellucid.core.case import Case
-from pellucid.core.errors import BadOption
 from pellucid.io.models import LoadedModel, load_model
-from pellucid.io.reader import Failure, iter_cases, iter_rows
-from pellucid.study.folder import Folder, Manifest, fingerprint, regions_in
+from pellucid.io.reader import Failure, iter_rows
+from pellucid.study.folder import Folder, Manifest
 from pellucid.study.items import Item, told_of, told_of_error
 from pellucid.study.plan import Study
+from pellucid.study.sources import cases_of, check_regions, fingerprint_of
 from pellucid.study.stopping import Stopped, Watch, in_order
 from pellucid.study.table import Row, rows_of
 from pellucid.workbench.delivery import checked
@@ -78,15 +78,12 @@ def prepare(study: Study, out: Path, trust_code: bool = False, device: str = "cp
     Raises:
         PellucidError: a model cannot be used, or no case has a region that the study names.
     """
-    there = regions_in(study.cases)
-    missing = [r for r in study.plan.regions if r not in there]
-    if missing:
-        raise BadOption(f"no case has a region {missing[0]!r}", f"regions: {', '.join(there) or 'none'}")
+    check_regions(study)
     if Watch.of(study) is not None:
         in_order(study)  # what forbids a stop is told before the models load
     models = {name: checked(load_model(path, trust_code, device)).loaded for name, path in study.models.items()}
     digests = {name: f"{m.model.digest} {m.model.identity.card}".strip() for name, m in models.items()}
-    return Ready(study, models, Manifest(study.plan.name, study.digest, digests, fingerprint(study.cases, out)))
+    return Ready(study, models, Manifest(study.plan.name, study.digest, digests, fingerprint_of(study, out)))
 
 
 def run_study(ready: Ready, folder: Folder, recorder: Recorder | None = None, advance: Advance | None = None) -> Ran:
@@ -106,7 +103,7 @@ def run_study(ready: Ready, folder: Folder, recorder: Recorder | None = None, ad
     watch = Watch.of(ready.study)
     if watch is not None:
         return _watched(each, watch)
-    ran = [one for case in _distinct(iter_cases(ready.study.cases)) for one in each.items(case)]
+    ran = [one for case in _distinct(cases_of(ready.study)) for one in each.items(case)]
     return Ran(tuple(item for item, _ in ran), sum(there for _, there in ran))
 
 
