@@ -71,10 +71,21 @@ def round_trip(path: Path, placed: hd.Volume | Flat, step: float = 0.0) -> Round
             found = hd.seg.segread(path).get_volume(segment_numbers=[1], combine_segments=True)
         else:
             found = hd.imread(path).get_volume(dtype=np.float64 if step else np.float32)
-        if found.frame_of_reference_uid != placed.frame_of_reference_uid:
+        back = _matched(found, placed)
+        if back is None:
             return RoundTrip(float("inf"), allowed, False)
-        found = found.match_geometry(placed)
-        return RoundTrip(_apart(found.array, placed.array), allowed, bool(found.geometry_equal(placed, tol=_TOLERANCE)))
+        return RoundTrip(_apart(back.array, placed.array), allowed, True)
+
+
+def _matched(found: hd.Volume, placed: hd.Volume) -> hd.Volume | None:
+    """What was read, on the lattice of what was written, whatever the order of its axes; None: on another."""
+    if found.frame_of_reference_uid != placed.frame_of_reference_uid:
+        return None
+    try:
+        back = found.match_geometry(placed, tol=_TOLERANCE)
+    except RuntimeError:  # how highdicom says that the lattices do not meet
+        return None
+    return back if back.geometry_equal(placed, tol=_TOLERANCE) else None
 
 
 def _apart(found: NDArray[Any], wanted: NDArray[Any]) -> float:

@@ -167,16 +167,16 @@ def check_dicom(files: Sequence[Path]) -> None:
         )
 
 
-def open_source(files: Sequence[Path], image: Image, index: int | None = None) -> Source:
+def open_source(files: Sequence[Path], image: Image) -> Source:
     """Read the files of an image again, and check that they still hold what was explained.
 
     The values and the geometry must be equal bit for bit: a file that was replaced, of another series or of another
-    patient is refused, and nothing is written into the wrong study.
+    patient is refused, and nothing is written into the wrong study. Of several frames without geometry the one that
+    was explained is found by its values.
 
     Args:
         files: the image was read from, as ``Case.files`` gives them.
         image: as it was explained; it may be cropped.
-        index: frame of a multi-frame object without geometry, from 0.
 
     Raises:
         BadOption: the files are not DICOM, or several instances for a 2-D image without a frame of reference.
@@ -187,10 +187,10 @@ def open_source(files: Sequence[Path], image: Image, index: int | None = None) -
     found = survey(files)
     _check_one(found, image, len(files))
     with reading(*DAMAGED):
-        _check_equal(_again(found, image, index), image)
+        frame = _same_frame(found, image)
         headers = [_complete(member.header) for member in found.members]
         _check_one_series(headers)
-        return _placed(headers, image, index)
+        return _placed(headers, image, frame)
 
 
 def _check_one(found: Survey, image: Image, count: int) -> None:
@@ -205,28 +205,37 @@ def _check_one(found: Survey, image: Image, count: int) -> None:
         )
 
 
+def _same_frame(found: Survey, image: Image) -> int:
+    """The frame, from 0, that holds what was explained; 0 of a volume."""
+    loop = image.grid.calibration is not Calibration.PATIENT and found.members[0].frames > 1
+    for index in range(found.members[0].frames if loop else 1):
+        other = _difference(_again(found, image, index if loop else None), image)
+        if other is None:
+            return index
+    raise _changed("none of the frames is the one that was explained" if loop else str(other))
+
+
 def _again(found: Survey, image: Image, index: int | None) -> Image:
     """The whole image once more; what the reader refuses now has changed since."""
     try:
-        if len(found.members) > 1:
-            return read_series(found, image.modality)
-        return read_dicom(found.members[0].path, image.modality, index)
+        if len(found.members) == 1:
+            return read_dicom(found.members[0].path, image.modality, index)
+        if "resampled" in image.traits:
+            return read_series(found, image.modality, None, True)
+        return read_series(found, image.modality)
     except (BadOption, UnreadableImage) as error:
         raise _changed(f"reading them again failed ({error.problem})") from error
 
 
-def _check_equal(again: Image, image: Image) -> None:
-    start = _start(again.grid, image.grid)
-    fits = start is not None and all(
-        0 <= s <= n - k for s, n, k in zip(start, again.grid.shape, image.grid.shape, strict=True)
-    )
-    if start is None or not fits:
-        raise _changed("their geometry is another")
-    part = again if again.grid.shape == image.grid.shape else again.cropped(start, image.grid.shape)
+def _difference(again: Image, image: Image) -> str | None:
+    """How they differ, bit for bit; None: not at all."""
+    start, shape = _start(again.grid, image.grid), image.grid.shape
+    if start is None or not all(0 <= s <= n - k for s, n, k in zip(start, again.grid.shape, shape, strict=True)):
+        return "their geometry is another"
+    part = again if again.grid.shape == shape else again.cropped(start, shape)
     if not part.grid.same_geometry(image.grid, 1e-6) or part.grid.frame_of_reference != image.grid.frame_of_reference:
-        raise _changed("their geometry is another")
-    if not torch.equal(part.data, image.data):
-        raise _changed("their values are others")
+        return "their geometry is another"
+    return None if torch.equal(part.data, image.data) else "their values are others"
 
 
 def _start(whole: Grid, part: Grid) -> tuple[int, ...] | None:
@@ -271,11 +280,11 @@ def _check_one_series(headers: Sequence[Dataset]) -> None:
         raise _changed("they are not the distinct instances of one series of one patient")
 
 
-def _placed(headers: list[Dataset], image: Image, index: int | None) -> Source:
+def _placed(headers: list[Dataset], image: Image, frame: int) -> Source:
     """The headers in the order of the image's first axis."""
     grid = image.grid
     if grid.calibration is not Calibration.PATIENT:
-        return Source(tuple(headers), image, ((index or 0) + 1,))
+        return Source(tuple(headers), image, (frame + 1,))
     positions = _frame_positions(headers[0]) if is_enhanced(headers[0]) else [h.ImagePositionPatient for h in headers]
     found = grid.index(np.asarray(positions, float))
     if grid.rank == 2:
