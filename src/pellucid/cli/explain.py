@@ -13,6 +13,8 @@ from rich.table import Table
 
 from pellucid.cli import face
 from pellucid.cli.choosing import Index, chosen_cases
+from pellucid.cli.collecting import DataSet, Limit, Named, Select, data_set
+from pellucid.cli.objects import Dicom, SegmentRegion, Stored, export_of, show_published
 from pellucid.cli.paging import Pdf, Viewer
 from pellucid.core.atomic import write_text
 from pellucid.core.errors import PellucidError
@@ -20,6 +22,7 @@ from pellucid.core.infill import parse_infill
 from pellucid.guide.panel import USUAL_METRICS
 from pellucid.io.labelmap import parse_atlas
 from pellucid.io.models import load_model
+from pellucid.io.objects.maps import Encoding
 from pellucid.io.reader import Cases, iter_cases, read_only_mask
 from pellucid.show.words import CHECKS
 from pellucid.workbench.delivery import Checked, checked, deliver, overview
@@ -96,6 +99,12 @@ def explain(
     within: Within = None,
     viewer: Viewer = True,
     pdf: Pdf = False,
+    dicom: Dicom = False,
+    segmentation: SegmentRegion = False,
+    dicom_encoding: Stored = Encoding.FLOAT32,
+    collection: Named = None,
+    limit: Limit = None,
+    select: Select = None,
     device: face.Device = "cpu",
     seed: face.Seed = 0,
     trust_code: face.Trust = False,
@@ -106,15 +115,10 @@ def explain(
     with face.reported(as_json):
         request = _request(target, method, (), fill, crop, seed, precision, override)
         request = replace(request, atlas=parse_atlas(atlas) if atlas else None, checks=checks, engine=engine)
-        request = replace(request, within=within, viewer=viewer, pdf=pdf)
-        _run(
-            case,
-            model,
-            out,
-            _Beside(region, background, index=index),
-            request,
-            face.Session(device, trust_code, audit, as_json),
-        )
+        export = export_of(dicom, segmentation, dicom_encoding)
+        request = replace(request, within=within, viewer=viewer, pdf=pdf, dicom=export)
+        other = _Beside(region, background, (), index, data_set(collection, limit, select, seed))
+        _run(case, model, out, other, request, face.Session(device, trust_code, audit, as_json))
 
 
 def evaluate(
@@ -138,6 +142,12 @@ def evaluate(
     retrained: Retrained = None,
     viewer: Viewer = True,
     pdf: Pdf = False,
+    dicom: Dicom = False,
+    segmentation: SegmentRegion = False,
+    dicom_encoding: Stored = Encoding.FLOAT32,
+    collection: Named = None,
+    limit: Limit = None,
+    select: Select = None,
     device: face.Device = "cpu",
     seed: face.Seed = 0,
     trust_code: face.Trust = False,
@@ -149,8 +159,9 @@ def evaluate(
         named = tuple(metrics()) if "all" in (metric or ()) else tuple(metric or USUAL_METRICS)
         request = _request(target, method, named, fill, crop, seed, precision, override)
         request = replace(request, atlas=parse_atlas(atlas) if atlas else None, checks=checks, engine=engine)
-        request = replace(request, within=within, viewer=viewer, pdf=pdf)
-        other = _Beside(region, background, tuple(retrained or ()), index)
+        export = export_of(dicom, segmentation, dicom_encoding)
+        request = replace(request, within=within, viewer=viewer, pdf=pdf, dicom=export)
+        other = _Beside(region, background, tuple(retrained or ()), index, data_set(collection, limit, select, seed))
         _run(case, model, out, other, request, face.Session(device, trust_code, audit, as_json))
 
 
@@ -189,6 +200,7 @@ class _Beside:
     background: Path | None
     retrained: tuple[Path, ...] = ()
     index: str | None = None
+    known: DataSet | None = None
 
 
 def _run(path: Path, model: Path, out: Path, beside: _Beside, request: Request, session: face.Session) -> None:
@@ -255,7 +267,7 @@ def _announce(words: str) -> None:
 
 
 def _cases(path: Path, beside: _Beside) -> Cases:
-    cases = chosen_cases(path, beside.index)
+    cases = beside.known.read(path) if beside.known else chosen_cases(path, beside.index)
     for reader, mask in face.masks(beside.regions or []).items():
         try:
             region, said = read_only_mask(cases, mask)
@@ -303,6 +315,7 @@ def summary(done: Finished) -> dict[str, object]:
             "results": [asdict(c) for c in done.checks],
         },
         "files": {k: str(v) for k, v in done.files.items()},
+        "dicom": done.published.plain() if done.published is not None else None,
     }
 
 
@@ -338,6 +351,8 @@ def show(done: Finished) -> None:
             face.out.print(f"{name} of {scored.target}: {said}", highlight=False)
     for method, reason in panel.skipped:
         face.out.print(f"{method} skipped: {reason}", highlight=False)
+    if done.published is not None:
+        show_published(done.published)
 
 
 def _show_down(measured: Sequence[str], across: Sequence[tuple[str, Mapping[str, float | None]]]) -> None:

@@ -20,6 +20,7 @@ from pellucid.workbench.comparing import compare
 from pellucid.workbench.explaining import Progress
 from pellucid.workbench.job import Finished, Request, run_case, save_maps
 from pellucid.workbench.printing import find_browser
+from pellucid.workbench.publishing import bind, check_publishable, publish
 from pellucid.workbench.recording import Recorder
 from pellucid.workbench.reporting import Wanted, write_index, write_report
 
@@ -73,8 +74,13 @@ def deliver(
     """
     if request.pdf:
         find_browser()  # before the work, not after it
+    if request.dicom is not None:
+        check_publishable(case, model.loaded.model)
     done = run_case(case, model.loaded, request, recorder, progress, announce)
+    source = bind(done) if request.dicom is not None else None
     saved = save_maps(done, folder / case.name)
+    if source is not None:
+        saved = publish(saved, source, request, (model.loaded, model.golden), folder / case.name, recorder)
     wanted = Wanted(request.viewer, request.pdf)
     return write_report(saved, model.loaded, model.golden, folder / case.name, recorder, wanted)
 

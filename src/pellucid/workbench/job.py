@@ -36,6 +36,7 @@ from pellucid.workbench.budgeting import Budget, draw_up
 from pellucid.workbench.checking import calculation_checks
 from pellucid.workbench.comparing import differences
 from pellucid.workbench.evaluating import Scored, score_panel
+from pellucid.workbench.exporting import Export, Publication
 from pellucid.workbench.explaining import Manner, Panel, Progress, explain_case
 from pellucid.workbench.opening import Opened, assume_modality, default_target, open_case, parse_target
 from pellucid.workbench.recording import Recorder
@@ -65,6 +66,7 @@ class Request:
         atlas: the reader's own regions, by which maps are read; None: thirds of the image.
         retrained: other models of the same task, whose maps are compared with this one's.
         reading_s: seconds that reading the case took; None: not known.
+        dicom: which DICOM objects to write into the study of the source; None: none.
         viewer: put a viewer into the report.
         pdf: write the report as PDF, too.
     """
@@ -86,6 +88,7 @@ class Request:
     lenient: bool = False
     retrained: tuple[Model, ...] = ()
     reading_s: float | None = None
+    dicom: Export | None = None
     viewer: bool = True
     pdf: bool = False
 
@@ -105,6 +108,7 @@ class Finished:
         differences: of two targets, by method.
         checks: calculation checks; empty where they were not asked for.
         budget: what the methods were expected to cost; None: nobody asked.
+        published: DICOM objects; None: nobody asked.
     """
 
     opened: Opened
@@ -117,6 +121,7 @@ class Finished:
     differences: tuple[Difference, ...] = ()
     checks: tuple[Check, ...] = ()
     budget: Budget | None = None
+    published: Publication | None = None
 
 
 def run_case(

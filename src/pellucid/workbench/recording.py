@@ -76,9 +76,16 @@ class Recorder:
             )
         )
 
-    def exported(self, case: str, what: str, digest: str) -> None:
-        """Files were written for a reader: a report, a map."""
-        self.log.record(Entry("export", subject=case, method=what, output_hash=digest))
+    def exported(self, case: str, what: str, digest: str, uids: tuple[str, ...] = ()) -> None:
+        """Files were written for a reader: a report, a map, a DICOM object.
+
+        Args:
+            case: pseudonym.
+            what: was written.
+            digest: SHA-256 of the file.
+            uids: of DICOM objects; the record keeps keyed hashes of them.
+        """
+        self.log.record(Entry("export", subject=case, method=what, output_hash=digest, object_uids=uids))
 
     def overridden(self, case: str, what: str) -> None:
         """Somebody asked to see what the display rules hide, or to run what the card excludes."""
