@@ -55,6 +55,33 @@ class Region:
         return moved[0, 0] > 0.5
 
 
+@dataclass(frozen=True)
+class SeriesChoice:
+    """Which series of a study became the image, in words that say nothing of the patient.
+
+    Args:
+        number: its place in the list of ``pellucid dicom series``, from 1.
+        of: series there were.
+        why: it was chosen.
+        rejected: the others, each with its place and the reason.
+
+    Example:
+        >>> SeriesChoice(2, 2, "the only one that fits the model card", ("1: a localizer",)).words
+        'series 2 of 2, the only one that fits the model card; not taken: 1: a localizer'
+    """
+
+    number: int
+    of: int
+    why: str
+    rejected: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """In one sentence."""
+        others = f"; not taken: {'; '.join(self.rejected)}" if self.rejected else ""
+        return f"series {self.number} of {self.of}, {self.why}{others}"
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
     """What is explained: named images, regions and facts of one examination.
@@ -68,6 +95,7 @@ class Case:
         group: site or scanner, for strata.
         notes: sentences every picture of the case must carry (``PLANTED ...``).
         patient: a pseudonym that cases of one patient share; None: nobody said, and the case stands for itself.
+        series: which series of a study the image is, where there were several; None: there was no choice.
         files: that each image was read from. They may be named after the patient: opened again, and never shown.
 
     Example:
@@ -85,6 +113,7 @@ class Case:
     group: str | None = None
     notes: tuple[str, ...] = ()
     patient: str | None = None
+    series: SeriesChoice | None = None
     files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict, repr=False)
 
     def region(self, name: str) -> Region:

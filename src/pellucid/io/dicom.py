@@ -18,16 +18,29 @@ from pellucid.io.dicomfacts import is_measured, modality_of, plane_grid, traits_
 from pellucid.io.dicomfile import (
     DAMAGED,
     check_image,
+    class_name,
     decoder_name,
     decoding,
     frame_count,
     is_companion,
+    is_result,
     open_datasets,
     open_header,
 )
 from pellucid.io.formats import Format, find_format
 from pellucid.io.guard import check_values, reading
-from pellucid.io.volume import check_planes, has_position, is_enhanced, read_frames, read_slices, rescale, stored_limits
+from pellucid.io.regular import plan_for, read_resampled
+from pellucid.io.volume import (
+    check_planes,
+    frames_problem,
+    has_position,
+    is_enhanced,
+    planes_of,
+    read_frames,
+    read_slices,
+    rescale,
+    stored_limits,
+)
 
 _UNSCALED = frozenset({"CR", "DX", "MG", "XA", "RF", "IO", "PX", "RG", "CT", "MR", "PT", "NM"})
 _LISTED = 6  # series named in one message
@@ -39,6 +52,7 @@ class Member:
 
     Args:
         path: of the file.
+        study: StudyInstanceUID; never shown.
         series: SeriesInstanceUID; never shown.
         placed: whether it has a position in the patient.
         frames: in this file.
@@ -47,6 +61,7 @@ class Member:
     """
 
     path: Path
+    study: str
     series: str
     placed: bool
     frames: int
@@ -61,10 +76,12 @@ class Survey:
     Args:
         members: those whose header can be read.
         failures: files that are DICOM and cannot.
+        others: objects beside the images (reports, presentation states, segmentations), by what they are.
     """
 
     members: tuple[Member, ...]
-    failures: tuple[tuple[Path, PellucidError], ...]
+    failures: tuple[tuple[Path, PellucidError], ...] = ()
+    others: tuple[str, ...] = ()
 
     @property
     def series(self) -> dict[str, list[Member]]:
@@ -73,6 +90,19 @@ class Survey:
         for member in self.members:
             found.setdefault(member.series, []).append(member)
         return found
+
+    @property
+    def studies(self) -> "list[Survey]":
+        """The same by study; what cannot be read, and what is no image, stays with each of them."""
+        found: dict[str, list[Member]] = {}
+        for member in self.members:
+            found.setdefault(member.study, []).append(member)
+        return [Survey(tuple(group), self.failures, self.others) for group in found.values()]
+
+    @property
+    def apart(self) -> "list[Survey]":
+        """Each image for itself, whatever lies beside it."""
+        return [Survey((member,)) for member in self.members]
 
     @property
     def separate(self) -> bool:
@@ -110,23 +140,33 @@ def read_dicom(path: Path, modality: Modality | None = None, index: int | None =
 
 
 def survey(paths: Iterable[Path]) -> Survey:
-    """The headers of those files that are DICOM images; indexes, reports and other objects are passed over."""
-    members, failures = [], []
+    """The headers of those files that are DICOM images; indexes, reports and other objects are named at most."""
+    members, failures, others = [], [], []
     for path in paths:
         if find_format(path) is not Format.DICOM:
             continue
         try:
             with reading(*DAMAGED):
-                member = _member(path)
+                header = open_header(path)
+                if is_companion(header) or is_result(header):
+                    others.append(class_name(header))
+                else:
+                    members.append(_member(path, header))
         except PellucidError as error:
             failures.append((path, error))
-        else:
-            members.extend([member] if member is not None else [])
-    return Survey(tuple(members), tuple(failures))
+    return Survey(tuple(members), tuple(failures), tuple(others))
 
 
-def read_series(found: Survey, modality: Modality | None = None, index: int | None = None) -> Image:
+def read_series(
+    found: Survey, modality: Modality | None = None, index: int | None = None, resample: bool = False
+) -> Image:
     """The one series of a folder as a volume, sorted by position and not by name.
+
+    Args:
+        found: its files.
+        modality: overrides what the headers say.
+        index: frame, where the series is one object without geometry.
+        resample: bring a tilted gantry or a small gap onto a regular grid, and say so; else they are refused.
 
     Raises:
         UnreadableImage: no series, several, damaged slices, separate images, or no regular volume.
@@ -146,17 +186,22 @@ def read_series(found: Survey, modality: Modality | None = None, index: int | No
         )
     with reading(*DAMAGED):
         headers = [member.header for member in members]
-        check_planes(headers)
+        plan = plan_for(planes_of(headers)) if resample and frames_problem(headers) is None else None
+        if plan is None:
+            check_planes(headers)
         samples = int(headers[0].get("SamplesPerPixel", 1))
         check_values((len(headers), int(headers[0].Rows), int(headers[0].Columns), samples), "a DICOM series")
         datasets = open_datasets([member.path for member in members])
         with decoding(datasets[0]):
-            return read_slices(datasets, modality)
+            return read_slices(datasets, modality) if plan is None else read_resampled(datasets, plan, modality)
 
 
 def _check_one_series(found: Survey) -> None:
     if not found.members and not found.failures:
-        raise UnreadableImage("expected a folder with DICOM images, got one without", "give the folder of the series")
+        held = f" ({', '.join(sorted(set(found.others))[:_LISTED])})" if found.others else ""
+        raise UnreadableImage(
+            f"expected a folder with DICOM images, got one without{held}", "give the folder of the series"
+        )
     if found.failures:
         total = len(found.members) + len(found.failures)
         raise UnreadableImage(
@@ -170,19 +215,16 @@ def _check_one_series(found: Survey) -> None:
         more = f" and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""
         raise UnreadableImage(
             f"expected one series, got {len(lines)}: {'; '.join(lines[:_LISTED])}{more}",
-            "put the one to explain into a folder of its own",
+            "choose with --series NUMBER ('pellucid dicom series' lists them), or by the card of a --model",
         )
 
 
-def _member(path: Path) -> Member | None:
-    """None for objects that are no images of the examination (indexes, reports, presentation states)."""
-    header = open_header(path)
-    if is_companion(header):
-        return None
+def _member(path: Path, header: Dataset) -> Member:
     check_image(header)
     title = f"{header.get('Modality', 'unknown')} {int(header.Rows)} x {int(header.Columns)}"
     placed = has_position(header) or is_enhanced(header)
-    return Member(path, str(header.get("SeriesInstanceUID", "")), placed, frame_count(header), title, header)
+    study, series = (str(header.get(f"{level}InstanceUID", "")) for level in ("Study", "Series"))
+    return Member(path, study, series, placed, frame_count(header), title, header)
 
 
 def _refuse_index(index: int | None) -> None:

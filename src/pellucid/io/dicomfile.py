@@ -18,6 +18,7 @@ from pydicom.uid import (
     JPEG2000TransferSyntaxes,
     JPEGExtended12Bit,
     MediaStorageDirectoryStorage,
+    ParametricMapStorage,
     VLWholeSlideMicroscopyImageStorage,
 )
 
@@ -130,10 +131,16 @@ def is_companion(header: Dataset) -> bool:
     An image class without a size is no companion, nor is a header without a class: it was cut short.
     """
     other = "SOPClassUID" in header and "Image Storage" not in class_name(header)
-    return _is_directory(header) or ("Rows" not in header and other)
+    return is_directory(header) or ("Rows" not in header and other)
 
 
-def _is_directory(header: Dataset) -> bool:
+def is_result(header: Dataset) -> bool:
+    """Whether it has pixels that somebody worked out of an image: a segmentation, a dose, a parametric map."""
+    return header.get("Modality") in _NO_IMAGES or header.get("SOPClassUID") == ParametricMapStorage
+
+
+def is_directory(header: Dataset) -> bool:
+    """Whether it is the index of a disk (DICOMDIR)."""
     meta = getattr(header, "file_meta", None) or {}
     return meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage or "DirectoryRecordSequence" in header
 
@@ -144,7 +151,7 @@ def check_image(header: Dataset) -> None:
     Raises:
         UnreadableImage: an object without pixels, a segmentation, a whole slide, or impossible sizes.
     """
-    if _is_directory(header):
+    if is_directory(header):
         raise UnreadableImage("expected a DICOM image, got the index of a disk (DICOMDIR)", "give a folder of images")
     if "Rows" not in header or "Columns" not in header:
         name = class_name(header)

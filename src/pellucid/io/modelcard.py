@@ -2,17 +2,17 @@
 
 import json
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import isinf
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
 from pellucid.core.errors import BadCard
-from pellucid.core.grid import Calibration
-from pellucid.core.image import Image, Modality
+from pellucid.core.grid import Calibration, Grid
+from pellucid.core.image import Modality
 from pellucid.io.cardrules import check_rules, explain_schema_errors
 from pellucid.io.cardschema import TABLES, AppliesTo, ModelCard
 
@@ -65,6 +65,25 @@ def _text(path: Path) -> str:
         raise BadCard(f"{path.name} cannot be read as text: {error}", "save it as UTF-8") from error
 
 
+class Described(Protocol):
+    """What a card is compared with: an image, or a series of which only the headers were read."""
+
+    @property
+    def grid(self) -> Grid:
+        """Shape, and lengths where there are any."""
+        ...
+
+    @property
+    def modality(self) -> Modality:
+        """The kind of image."""
+        ...
+
+    @property
+    def traits(self) -> Mapping[str, str | float]:
+        """Technical facts."""
+        ...
+
+
 @dataclass(frozen=True)
 class Applicability:
     """Whether the card covers an image.
@@ -84,7 +103,7 @@ class _Finding:
     words: str
 
 
-def check_applicability(card: ModelCard, image: Image) -> Applicability:
+def check_applicability(card: ModelCard, image: Described) -> Applicability:
     """Compare an image with what the model was made for; nothing is guessed.
 
     A trait that contradicts the card excludes the image; one that the image does not state leaves the answer open.
@@ -110,7 +129,7 @@ def check_applicability(card: ModelCard, image: Image) -> Applicability:
     return Applicability("applies", "the image is of the kind that the model card names")
 
 
-def _modality(card: ModelCard, image: Image) -> Iterator[_Finding]:
+def _modality(card: ModelCard, image: Described) -> Iterator[_Finding]:
     allowed = tuple(m for m in card.modality if m is not Modality.UNKNOWN)
     named = " or ".join(allowed)
     if not allowed:
@@ -121,14 +140,14 @@ def _modality(card: ModelCard, image: Image) -> Iterator[_Finding]:
         yield _Finding("excluded", f"the modality is {image.modality}, the model is for {named}")
 
 
-def _rank(card: ModelCard, image: Image) -> Iterator[_Finding]:
+def _rank(card: ModelCard, image: Described) -> Iterator[_Finding]:
     allowed = card.applies_to.rank or tuple(s.rank for s in card.inputs if s.rank)
     if image.grid.rank not in allowed:
         named = " or ".join(f"{r}-D" for r in dict.fromkeys(allowed))
         yield _Finding("excluded", f"the image is {image.grid.rank}-D, the model is for {named}")
 
 
-def _listed(key: str, allowed: tuple[str, ...], image: Image) -> Iterator[_Finding]:
+def _listed(key: str, allowed: tuple[str, ...], image: Described) -> Iterator[_Finding]:
     if not allowed:
         return
     name, named = key.replace("_", " "), " or ".join(allowed)
@@ -139,14 +158,14 @@ def _listed(key: str, allowed: tuple[str, ...], image: Image) -> Iterator[_Findi
         yield _Finding("excluded", f"{name} is {value}, the model is for {named}")
 
 
-def _age(limits: AppliesTo, image: Image) -> Iterator[_Finding]:
+def _age(limits: AppliesTo, image: Described) -> Iterator[_Finding]:
     if limits.age is None:
         return
     value = image.traits.get("age")
     yield from _within("age", value if isinstance(value, int | float) else None, limits.age, "years")
 
 
-def _slices(limits: AppliesTo, image: Image) -> Iterator[_Finding]:
+def _slices(limits: AppliesTo, image: Described) -> Iterator[_Finding]:
     if limits.slice_mm is None:
         return
     value = image.traits.get("slice_mm")
@@ -157,7 +176,7 @@ def _slices(limits: AppliesTo, image: Image) -> Iterator[_Finding]:
     yield from _within("distance of slices", value, limits.slice_mm, "mm")
 
 
-def _extent(limits: AppliesTo, image: Image) -> Iterator[_Finding]:
+def _extent(limits: AppliesTo, image: Described) -> Iterator[_Finding]:
     if limits.max_extent_mm is None and limits.min_extent_mm is None:
         return
     grid = image.grid
@@ -167,7 +186,7 @@ def _extent(limits: AppliesTo, image: Image) -> Iterator[_Finding]:
     yield from _within("longest side of the field of view", value, span, "mm")
 
 
-def _size(limits: AppliesTo, image: Image) -> Iterator[_Finding]:
+def _size(limits: AppliesTo, image: Described) -> Iterator[_Finding]:
     if limits.min_size is not None and min(image.grid.shape) < limits.min_size:
         shape = " x ".join(map(str, image.grid.shape))
         yield _Finding("excluded", f"the image has {shape} voxels, the model needs {limits.min_size} or more a side")

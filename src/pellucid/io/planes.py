@@ -28,7 +28,12 @@ class Planes:
 
     def problem(self) -> str | None:
         """Why these slices are not one regular volume, in words; None where they are."""
-        return self._invalid() or self._mixed() or self._stacked()
+        return self.mixed() or self._stacked()
+
+    def step(self) -> float:
+        """The usual distance of slices along their normal, in mm; not a number where they have no normal."""
+        normal = np.cross(self.orientations[0, :3], self.orientations[0, 3:])
+        return float(np.median(np.diff(np.sort(self.positions @ normal)))) if len(self.positions) > 1 else float("nan")
 
     def _invalid(self) -> str | None:
         numbers = np.concatenate([self.positions, self.orientations, self.spacings], 1)
@@ -40,7 +45,11 @@ class Planes:
             return "an orientation whose directions are not perpendicular unit vectors"
         return None
 
-    def _mixed(self) -> str | None:
+    def mixed(self) -> str | None:
+        """Why these slices are of no one stack: damaged geometry, several sizes, spacings or orientations."""
+        return self._invalid() or self._unlike()
+
+    def _unlike(self) -> str | None:
         if len(np.unique(self.sizes, axis=0)) > 1:
             sizes = sorted({f"{r} x {c}" for r, c in self.sizes.tolist()})
             return f"slices of different sizes ({', '.join(sizes)})"

@@ -6,20 +6,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from pellucid.core.case import Case, Region
+from pellucid.core.case import Case, Region, SeriesChoice
 from pellucid.core.errors import BadOption, PellucidError, UnreadableImage
 from pellucid.core.grid import Grid
 from pellucid.core.image import Image, Modality
 from pellucid.io.dicom import Survey, read_dicom, read_series, survey
-from pellucid.io.folder import files_of, natural, safe_name
+from pellucid.io.dicomdir import is_dicomdir, listed_in
+from pellucid.io.folder import files_below, files_of, safe_name
 from pellucid.io.formats import Format, find_format, image_format
 from pellucid.io.guard import check_file
 from pellucid.io.masks import region_from
 from pellucid.io.plain import PLAIN_ENDINGS, read_plain
+from pellucid.io.selection import Choosing, choose
 from pellucid.io.table import PRIMARY, Row, is_table, read_table
+from pellucid.io.unpack import is_zip, unpack
 
 _IMAGE_ENDINGS = (*PLAIN_ENDINGS, ".dcm")
 _HASH_LENGTH = 8
+_DISK = "DICOMDIR"
 
 
 class Failure(NamedTuple):
@@ -68,13 +72,27 @@ def read_image(path: str | Path, modality: Modality | None = None, index: int | 
         >>> read_image(photograph, Modality.FUNDUS).grid.shape
         (1411, 1411)
     """
-    path = Path(path)
-    if path.is_dir():
-        return read_series(survey(files_of(path)), modality, index)
+    path = opened(path)
+    found = _surveyed(path)
+    if found is not None:
+        return read_series(found, modality, index)
     kind = image_format(path)
     if kind is Format.DICOM:
         return read_dicom(path, modality, index)
     return read_plain(path, kind, modality, index)
+
+
+def opened(path: str | Path) -> Path:
+    """The path itself; of a zip archive the private folder of what it holds, or the one file in it."""
+    path = Path(path)
+    return unpack(path) if path.is_file() and is_zip(path) else path
+
+
+def _surveyed(path: Path) -> Survey | None:
+    """The DICOM images of a folder, or of those that the index of a disk names; None for any other file."""
+    if path.is_dir():
+        return survey(files_of(path))
+    return survey(listed_in(path)) if is_dicomdir(path) else None
 
 
 def read_mask(path: str | Path, like: Grid) -> Region:
@@ -111,133 +129,191 @@ def read_only_mask(cases: Cases, path: Path) -> tuple[Region, str | None]:
     return read_mask_noted(path, next(iter(cases.cases[0].images.values())).grid)
 
 
-def read_cases(path: str | Path, modality: Modality | None = None, index: int | None = None) -> Cases:
-    """All cases of a file, a folder (a DICOM series, or images one by one) or a CSV of cases.
+def read_cases(
+    path: str | Path,
+    modality: Modality | None = None,
+    index: int | None = None,
+    choosing: Choosing | None = None,
+) -> Cases:
+    """All cases of a file, folder, zip archive or DICOMDIR (DICOM series, or images one by one) or a CSV of cases.
 
     Columns of the CSV, with paths relative to it: ``image`` (or ``image:NAME`` for several inputs), ``region:NAME``,
-    ``covariate:NAME``, ``name``, ``patient``, ``label``, ``group``; ``region:NAME@READER`` is one reader's mask of a
-    finding that several marked. Without a name a picture or NIfTI is called after its file,
-    a DICOM after a hash of its content, since the file may be named after the patient.
+    ``covariate:NAME``, ``name``, ``patient``, ``label``, ``group``; ``region:NAME@READER`` is one reader's mask.
+    Without a name a picture or NIfTI is called after its file, a DICOM after a hash of its content.
 
     Args:
         path: what to read.
         modality: of all images, where the files do not say it.
         index: see ``read_image``.
-
-    Returns:
-        The cases, and beside them what could not be read.
+        choosing: how one series of a study is found; None: a folder must hold one.
 
     Raises:
         PellucidError: nothing could be read because of the path itself, the table's header, or a mixed folder.
     """
-    found = list(iter_cases(path, modality, index))
-    path = Path(path)
+    found = list(iter_cases(path, modality, index, choosing))
+    path = opened(path)
     ignored = _ignored(files_of(path)) if path.is_dir() else 0
     cases = _distinct([case for case in found if isinstance(case, Case)])
     return Cases(tuple(cases), tuple(f for f in found if isinstance(f, Failure)), ignored)
 
 
 def iter_cases(
-    path: str | Path, modality: Modality | None = None, index: int | None = None
+    path: str | Path,
+    modality: Modality | None = None,
+    index: int | None = None,
+    choosing: Choosing | None = None,
 ) -> Iterator[Case | Failure]:
-    """The same one by one, for cohorts that do not fit into memory; names are not made distinct."""
-    path = Path(path)
+    """The same one by one, for cohorts that do not fit into memory; names are not made distinct.
+
+    See ``read_cases`` for what it takes.
+    """
+    path, how = opened(path), _How(modality, index, choosing or Choosing())
     if path.is_dir():
-        yield from _from_folder(path, modality, index)
+        yield from _from_folder(path, how)
         return
     check_file(path)
     if find_format(path) is None and is_table(path):
-        yield from iter_rows(read_table(path), modality, index)
+        yield from iter_rows(read_table(path), modality, index, choosing)
+    elif is_dicomdir(path):
+        yield from _from_studies(survey(listed_in(path)), how)
     else:
         yield _case(path, read_image(path, modality, index))
 
 
-def _from_folder(folder: Path, modality: Modality | None, index: int | None) -> Iterator[Case | Failure]:
+@dataclass(frozen=True)
+class _How:
+    """What is asked of every image."""
+
+    modality: Modality | None
+    index: int | None
+    choosing: Choosing
+
+
+def _from_folder(folder: Path, how: _How) -> Iterator[Case | Failure]:
     files = files_of(folder)
     found = survey(files)
-    stacked = bool(found.members) and not found.separate
+    stacked = bool(found.members) and (not found.separate or how.choosing.number is not None)
     dicom = {m.path for m in found.members} if stacked else set()
     broken = dict(found.failures)
     claimed = [f for f in files if f not in dicom and (f in broken or _claims_an_image(f, found))]
-    if not stacked and not claimed:
-        yield from _from_subfolders(folder, modality, index)
+    disk = not found.members and (folder / _DISK).is_file()  # pictures beside the index of a disk are its decoration
+    if disk or not (stacked or claimed):
+        yield from _from_below(folder, how)
         return
     if stacked:
-        yield _case(folder, read_series(found, modality, index), _members(found))
+        yield from _from_studies(found, how)
         claimed = [f for f in claimed if f not in broken]
     for number, file in enumerate(claimed, 1):
         try:
             if file in broken:
                 raise broken[file]
-            yield _case(file, read_image(file, modality, index))
+            yield _case(file, read_image(file, how.modality, how.index))
         except PellucidError as error:
             yield Failure(f"file {number} of {len(claimed)}", error)
 
 
-def _from_subfolders(folder: Path, modality: Modality | None, index: int | None) -> Iterator[Case | Failure]:
-    """A folder of DICOM series folders, one case each."""
-    inner = sorted((f for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".")), key=natural)
-    holding = [f for f in inner if any(find_format(file) is Format.DICOM for file in files_of(f))]
-    if not holding:
+def _from_below(folder: Path, how: _How) -> Iterator[Case | Failure]:
+    """Folders inside folders: their studies where there is a rule to choose by, else each that holds DICOM a case."""
+    files = [file for file in files_below(folder) if find_format(file) is Format.DICOM and file.name != _DISK]
+    if not files:
         raise UnreadableImage("expected a folder with images, got one without", "give the folder that holds them")
+    if how.choosing.chooses:
+        yield from _from_studies(survey(files), how)
+        return
+    holding = list(dict.fromkeys(file.parent for file in files))
     for number, series in enumerate(holding, 1):
         try:
-            found = survey(files_of(series))
-            yield _case(series, read_series(found, modality, index), _members(found))
+            yield _chosen(survey(files_of(series)), how)
         except PellucidError as error:
             yield Failure(f"folder {number} of {len(holding)}", error)
 
 
+def _from_studies(found: Survey, how: _How) -> Iterator[Case | Failure]:
+    """One case of each study; of a study of separate images one of each, since nobody says which is meant."""
+    parts, told = [found], set()  # folders of stacks: a damaged file in one is part of what is said of it
+    if how.choosing.card is not None and how.choosing.number is None:
+        parts = [one for study in found.studies for one in (study.apart if study.separate else [study])]
+    for number, part in enumerate(parts, 1):
+        files = tuple(member.path for member in part.members)
+        try:
+            case = _chosen(part, how)
+            files = case.files[PRIMARY]
+            yield case
+        except PellucidError as error:
+            if len(parts) == 1:
+                raise
+            yield Failure(f"study or image {number} of {len(parts)}", error)
+        told.update(file.parent for file in files if len(files) > 1)
+    elsewhere = [error for path, error in found.failures if path.parent not in told]
+    for number, error in enumerate(elsewhere, 1):
+        yield Failure(f"file {number} of {len(elsewhere)} that cannot be read", error)
+
+
+def _chosen(found: Survey, how: _How) -> Case:
+    """The one series of a study as a case."""
+    taken, choice = choose(found, how.choosing) if how.choosing.chooses and found.members else (found, None)
+    image = read_series(taken, how.modality, how.index, how.choosing.resample)
+    paths = tuple(member.path for member in taken.members)
+    return _case(paths[0], image, paths, choice)
+
+
 def iter_rows(
-    rows: Iterable[Row | tuple[int, PellucidError]], modality: Modality | None = None, index: int | None = None
+    rows: Iterable[Row | tuple[int, PellucidError]],
+    modality: Modality | None = None,
+    index: int | None = None,
+    choosing: Choosing | None = None,
 ) -> Iterator[Case | Failure]:
-    """One case or failure for each row of ``read_table``, in the order given."""
+    """One case or failure for each row of ``read_table``, in the order given. See ``read_cases`` for the rest."""
+    how = _How(modality, index, choosing or Choosing())
     for row in rows:
         if not isinstance(row, Row):
             yield Failure(f"row {row[0]}", row[1])
             continue
         try:
-            yield _from_row(row, modality, index)
+            yield _from_row(row, how)
         except PellucidError as error:
             yield Failure(f"row {row.number}", error)
 
 
-def _from_row(row: Row, modality: Modality | None, index: int | None) -> Case:
-    images, files = {}, {}
-    for name, path in row.images.items():
-        found = survey(files_of(path)) if path.is_dir() else None
-        images[name] = read_series(found, modality, index) if found else read_image(path, modality, index)
-        files[name] = _members(found) if found else (path,)
-    first = next(iter(images))
-    regions, notes = {}, []
+def _from_row(row: Row, how: _How) -> Case:
+    read = {name: _of_row(opened(path), how) for name, path in row.images.items()}
+    plain = next(iter(read.values()))
+    grid = plain.images[PRIMARY].grid
+    regions, notes = {}, list(plain.notes)
     for name, path in row.regions.items():
-        region, note = read_mask_noted(path, images[first].grid)
+        region, note = read_mask_noted(path, grid)
         regions[name] = replace(region, reader=name.partition("@")[2].strip())
         notes.extend([f"region {name}: {note}"] if note else [])
-    plain = _case(row.images[first], images[first])
-    name = safe_name(row.name) if row.name else ""
     return replace(
         plain,
-        name=name or plain.name,
-        images=images,
+        name=(safe_name(row.name) if row.name else "") or plain.name,
+        images={name: case.images[PRIMARY] for name, case in read.items()},
         regions=regions,
         covariates=row.covariates,
         label=row.label,
         group=row.group,
         patient=row.patient,
         notes=tuple(notes),
-        files=files,
+        files={name: case.files[PRIMARY] for name, case in read.items()},
     )
 
 
-def _members(found: Survey) -> tuple[Path, ...]:
-    return tuple(member.path for member in found.members)
+def _of_row(path: Path, how: _How) -> Case:
+    found = _surveyed(path)
+    return _case(path, read_image(path, how.modality, how.index)) if found is None else _chosen(found, how)
 
 
-def _case(path: Path, image: Image, files: tuple[Path, ...] = ()) -> Case:
+def _case(path: Path, image: Image, files: tuple[Path, ...] = (), series: SeriesChoice | None = None) -> Case:
     stem = path.name.removesuffix(".gz").rpartition(".")[0] or path.name
     name = "" if image.traits.get("format") == Format.DICOM else safe_name(stem)
-    return Case(name or f"case-{image.digest[:_HASH_LENGTH]}", {PRIMARY: image}, files={PRIMARY: files or (path,)})
+    mended = image.traits.get("resampled")
+    return Case(
+        name or f"case-{image.digest[:_HASH_LENGTH]}",
+        {PRIMARY: image},
+        notes=(f"resampled: {mended}",) if mended else (),
+        series=series,
+        files={PRIMARY: files or (path,)},
+    )
 
 
 def _distinct(cases: list[Case]) -> list[Case]:

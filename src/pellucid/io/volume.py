@@ -46,15 +46,23 @@ def check_planes(headers: Sequence[Dataset]) -> None:
     Raises:
         UnreadableImage: tilt, gap, duplicates, mixed sizes or orientations, several frames of reference.
     """
-    planes = _frame_planes(headers[0]) if is_enhanced(headers[0]) else _slice_planes(headers)
-    problem = planes.problem()
-    if problem is None and len({str(h.get("FrameOfReferenceUID", "")) for h in headers}) > 1:
-        problem = "slices of several frames of reference"
+    problem = frames_problem(headers) or planes_of(headers).problem()
     if problem is not None:
         raise UnreadableImage(
             f"expected slices that form one regular volume, got {problem}",
-            "give one complete stack, or resample it to a regular grid and say so",
+            "give one complete stack, or pass --resample-geometry, which mends a tilt or a small gap and says so",
         )
+
+
+def frames_problem(headers: Sequence[Dataset]) -> str | None:
+    """Why positions of these slices cannot be compared; None where they can."""
+    several = len({str(h.get("FrameOfReferenceUID", "")) for h in headers}) > 1
+    return "slices of several frames of reference" if several else None
+
+
+def planes_of(headers: Sequence[Dataset]) -> Planes:
+    """Where the slices of a series, or the frames of an enhanced object, lie."""
+    return _frame_planes(headers[0]) if is_enhanced(headers[0]) else _slice_planes(headers)
 
 
 def read_slices(datasets: Sequence[Dataset], modality: Modality | None) -> Image:
