@@ -20,6 +20,7 @@ warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 import cards
 import curves
+import datasets
 
 import pellucid
 
@@ -87,6 +88,7 @@ html_static_path: list[str] = []
 html_show_sourcelink = False
 
 cards.write(HERE / "generated")
+datasets.write(HERE / "generated")
 cards.write_decisions(HERE / "generated", ROOT / "adr")
 curves.write(HERE / "generated", ROOT / "benchmarks" / "results")
 
