@@ -26,6 +26,9 @@ STATE, COLORED = "gsps", "pcps"
 STATE_NUMBER, COLORED_NUMBER = 9500, 9600
 _LONG, _TEXT = 64, 1024  # characters of LO and ST
 _BOX = (0.01, 0.84, 0.99, 0.99)  # of the display: where the words stand
+_TRANSFORM = ("RescaleSlope", "RescaleIntercept", "RescaleType", "PixelValueTransformationSequence")
+_WINDOW = ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation", "VOILUTFunction", "FrameVOILUTSequence")
+_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _STEPS = 1000  # parts of a millimeter in which a pixel's height and width are compared
 
 
@@ -65,7 +68,7 @@ def presentation_state(made: Made, drawing: Drawing, recipe: Recipe | None = Non
         recipe: of how to make it again, kept inside; None: none.
 
     Raises:
-        BadOption: the image was resampled, has a palette, or slices of several rescale slopes: no state serves them.
+        BadOption: the image was resampled, or has a palette: no state can serve it.
         ShapeMismatch: a line or the peak lies outside the image.
         UnwritableOutput: the source lacks what the object needs.
     """
@@ -81,7 +84,7 @@ def presentation_state(made: Made, drawing: Drawing, recipe: Recipe | None = Non
         if color:
             dataset = hd.pr.ColorSoftcopyPresentationState(**options)
         else:
-            dataset = hd.pr.GrayscaleSoftcopyPresentationState(**options, **_gray(source, drawing))
+            dataset = hd.pr.GrayscaleSoftcopyPresentationState(**options | _gray(source, drawing))
         _size(dataset, source.image.grid)
         mark(dataset, made, "region on the source", image=False)
         return _finished(dataset, made, STATE, recipe)
@@ -112,7 +115,12 @@ def colored_state(
             for n, name in enumerate(("red", "green", "blue"))
         ]
         dataset = hd.pr.PseudoColorSoftcopyPresentationState(
-            **_common(made, [_without_window(parametric_map)], COLORED_NUMBER, "colors of the map"),
+            **_common(
+                made,
+                [_without(parametric_map, (*_WINDOW, "PixelData", "FloatPixelData"))],
+                COLORED_NUMBER,
+                "colors of the map",
+            ),
             palette_color_lut_transformation=hd.PaletteColorLUTTransformation(*channels),
         )
         # highdicom 0.28.2 fails on a list of windows and on the map's own, so that it is written here
@@ -241,27 +249,70 @@ def _everywhere(source: Source) -> tuple[list[Dataset], list[int] | None]:
 
 
 def _gray(source: Source, drawing: Drawing) -> dict[str, Any]:
-    """Modality transform, window and polarity of a gray source."""
+    """Images, modality transform, window and polarity of a gray source."""
     header = source.first
     flipped = header.get("PhotometricInterpretation") == "MONOCHROME1" and not is_measured(header)
     shape = "INVERSE" if drawing.inverted != flipped else "IDENTITY"
     found: dict[str, Any] = {"presentation_lut_transformation": hd.PresentationLUTTransformation(shape)}
     window = _header_window(source, drawing.window, flipped)
+    transforms = _transforms(source)
+    if len(set(transforms)) > 1:  # one state has room for one modality transform: windows in stored values, by slice
+        found["referenced_images"] = [_without(h, _TRANSFORM + _WINDOW) for h in source.headers]
+        if window is not None:
+            found["voi_lut_transformations"] = _windows(source, transforms, window)
+        return found
+    found["referenced_images"] = [_without(h, _WINDOW) for h in source.headers]
     if window is not None:
-        low, high = window
-        item = _window(low, high, exact=False)
-        found["voi_lut_transformations"] = [
-            hd.pr.SoftcopyVOILUTTransformation(float(item.WindowCenter), float(item.WindowWidth), "as in the report")
-        ]
-    transform = _modality_transform(source)
-    return found | ({"modality_lut_transformation": transform} if transform else {})
+        found["voi_lut_transformations"] = [_softcopy(window)]
+    slope, intercept = transforms[0]
+    if slope is not None and intercept is not None:
+        kind = str(find(header, "RescaleType") or ("HU" if header.get("Modality") == "CT" else "US"))
+        found["modality_lut_transformation"] = hd.ModalityLUTTransformation(
+            rescale_intercept=intercept, rescale_slope=slope, rescale_type=kind
+        )
+    return found
+
+
+def _windows(
+    source: Source, transforms: Sequence[tuple[float | None, float | None]], window: tuple[float, float]
+) -> list[hd.pr.SoftcopyVOILUTTransformation]:
+    """The window of each slice in its stored values (PS3.3 C.11.8)."""
+    low, high = window
+    found = []
+    for place, (slope, intercept) in enumerate(transforms):
+        header = source.headers[place] if len(source.headers) > 1 else source.first
+        frame = source.frames[place] if "NumberOfFrames" in header else None
+        stored = ((v - (intercept or 0.0)) / (slope or 1.0) for v in (low, high))
+        least, most = stored
+        found.append(_softcopy((least, most), hd.ReferencedImageSequence([header], frame)))
+    return found
+
+
+def _softcopy(
+    window: tuple[float, float], images: hd.ReferencedImageSequence | None = None
+) -> hd.pr.SoftcopyVOILUTTransformation:
+    item = _window(*window, exact=False)
+    return hd.pr.SoftcopyVOILUTTransformation(
+        float(item.WindowCenter), float(item.WindowWidth), "as in the report", referenced_images=images
+    )
+
+
+def _without(header: Dataset, keywords: Sequence[str]) -> Dataset:
+    """A header without some attributes, at the top and in the groups of frames."""
+    found = Dataset()
+    for element in header:
+        if element.keyword in _GROUPS:
+            setattr(found, element.keyword, [_without(item, keywords) for item in element.value])
+        elif element.keyword not in keywords:
+            found.add(element)
+    return found
 
 
 def _header_window(source: Source, window: tuple[float, float], flipped: bool) -> tuple[float, float] | None:
     """The window in values of the header's modality transform; None: the image has a unit that no header knows."""
     image, header = source.image, source.first
     low, high = window
-    if image.unit.upper().startswith("SUV"):
+    if image.unit.upper().startswith("SUV") and header.get("Units") != "GML":
         return None
     if image.unit == "[0,1]":
         least, most = stored_limits(header)
@@ -282,31 +333,17 @@ def _window(low: float, high: float, exact: bool) -> Dataset:
     return item
 
 
-def _modality_transform(source: Source) -> hd.ModalityLUTTransformation | None:
-    """The one slope and intercept of all slices; one state has room for no more."""
+def _transforms(source: Source) -> list[tuple[float | None, float | None]]:
+    """Slope and intercept of each slice."""
     headers = source.headers
-    if any(h.get("ModalityLUTSequence") for h in headers):
-        return None  # highdicom copies a table
-    pairs = _frame_slopes(headers[0]) if is_enhanced(headers[0]) else {_slope(h) for h in headers}
-    if len(pairs) > 1:
-        raise BadOption(
-            f"expected slices of one rescale slope and intercept, got {len(pairs)}: one state cannot serve them",
-            "use the secondary capture, which holds the slices as they are shown",
-        )
-    slope, intercept = next(iter(pairs))
-    if slope is None or intercept is None:
-        return None
-    kind = str(find(headers[0], "RescaleType") or ("HU" if headers[0].get("Modality") == "CT" else "US"))
-    return hd.ModalityLUTTransformation(rescale_intercept=intercept, rescale_slope=slope, rescale_type=kind)
-
-
-def _frame_slopes(header: Dataset) -> set[tuple[float | None, float | None]]:
-    shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    if not is_enhanced(headers[0]):
+        return [_slope(h) for h in headers]
+    shared = (headers[0].get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     groups = [
         (f.get("PixelValueTransformationSequence") or shared.get("PixelValueTransformationSequence") or [Dataset()])[0]
-        for f in header.PerFrameFunctionalGroupsSequence
+        for f in headers[0].PerFrameFunctionalGroupsSequence
     ]
-    return {_slope(g) for g in groups}
+    return [_slope(groups[number - 1]) for number in source.frames]
 
 
 def _slope(item: Dataset) -> tuple[float | None, float | None]:
@@ -322,19 +359,6 @@ def _stored(parametric_map: Dataset, limits: tuple[float, float]) -> tuple[float
     slope, intercept = float(mapping.RealWorldValueSlope), float(mapping.RealWorldValueIntercept)
     low, high = ((v - intercept) / slope for v in limits)
     return low, high
-
-
-def _without_window(parametric_map: Dataset) -> Dataset:
-    """The map's header without its window, on whose explanation highdicom 0.28.2 fails."""
-    header, shared = Dataset(), Dataset()
-    for element in parametric_map:
-        if element.keyword not in ("PixelData", "FloatPixelData", "SharedFunctionalGroupsSequence"):
-            header.add(element)
-    for element in parametric_map.SharedFunctionalGroupsSequence[0]:
-        if element.keyword != "FrameVOILUTSequence":
-            shared.add(element)
-    header.SharedFunctionalGroupsSequence = [shared]
-    return header
 
 
 def _size(dataset: Dataset, grid: Grid) -> None:
