@@ -17,22 +17,15 @@ def section(one: Collection) -> str:
         "cite": one.citation,
         "from": f"<{one.source}>",
     }
-    lines = [
-        f"### {one.name}",
-        "",
-        f"{one.title}. {one.caution}".strip(),
-        "",
-        "```text",
-        one.layout.strip("\n"),
-        "```",
-        "",
-    ]
-    lines += [
-        "| | |",
-        "|---|---|",
-        *(f"| {key} | {value.replace('|', chr(92) + '|')} |" for key, value in rows.items()),
-    ]
+    table = [f"| {key} | {_cell(value)} |" for key, value in rows.items()]
+    drawn = ["```text", one.layout.strip("\n"), "```"]
+    lines = [f"### {one.name}", "", f"{one.title}. {one.caution}".strip(), "", *drawn, "", "| | |", "|---|---|", *table]
     return "\n".join(lines) + "\n"
+
+
+def _cell(value: str) -> str:
+    """What would end a cell is told from it."""
+    return value.replace("|", "\\|")
 
 
 def text() -> str:
@@ -43,4 +36,4 @@ def text() -> str:
 def write(folder: Path) -> None:
     """The list as a part of the page."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "collections.md").write_text(text(), encoding="utf-8")
+    (folder / "collections.inc").write_text(text(), encoding="utf-8")

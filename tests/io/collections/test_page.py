@@ -28,7 +28,7 @@ def test_the_list_names_every_data_set_with_its_terms() -> None:
         assert f"### {one.name}\n" in text
         for said in (one.title, one.license, one.citation, one.source, one.layout.strip("\n")):
             assert said in text, (one.name, said)
-    assert "{include} generated/collections.md" in PAGE
+    assert "{include} generated/collections.inc" in PAGE
 
 
 def test_the_page_explains_every_key() -> None:
