@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pellucid.cli import face
-from pellucid.cli.explain import show, summary
+from pellucid.cli.telling import show, summary
 from pellucid.demo.cases import MODELS, DemoCase, packaged
 from pellucid.demo.expert import expert_cases
 from pellucid.io.models import load_model

@@ -1,21 +1,19 @@
 """``pellucid explain`` and ``pellucid evaluate``."""
 
 import json
-import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from pellucid.cli import face
-from pellucid.cli.choosing import Index, chosen_cases
+from pellucid.cli.choosing import Choice, Index, Microns, Places, Richest, chosen_cases
 from pellucid.cli.collecting import DataSet, Limit, Named, Select, data_set
-from pellucid.cli.objects import Dicom, SegmentRegion, Stored, export_of, show_published
-from pellucid.cli.paging import Pdf, Viewer
+from pellucid.cli.objects import Dicom, SegmentRegion, Stored, export_of
+from pellucid.cli.paging import Nrrd, Pdf, ReadingRoom, Viewer
+from pellucid.cli.telling import failure, show, summary
 from pellucid.core.atomic import write_text
 from pellucid.core.errors import PellucidError
 from pellucid.core.infill import parse_infill
@@ -24,14 +22,11 @@ from pellucid.io.labelmap import parse_atlas
 from pellucid.io.models import load_model
 from pellucid.io.objects.maps import Encoding
 from pellucid.io.reader import Cases, iter_cases, read_only_mask
-from pellucid.show.words import CHECKS
 from pellucid.workbench.delivery import Checked, checked, deliver, overview
-from pellucid.workbench.evaluating import ALL_MAPS, Scored
 from pellucid.workbench.gathering import Wish, background_of
 from pellucid.workbench.job import Finished, Request
-from pellucid.workbench.measured import beside
 from pellucid.workbench.recording import Recorder
-from pellucid.workbench.registry import make_explainer, make_metric, metrics, told_apart
+from pellucid.workbench.registry import make_explainer, make_metric, metrics
 
 CasePath = Annotated[Path, typer.Argument(help="An image file, a DICOM series folder, a folder of images, or a CSV.")]
 ModelPath = Annotated[Path, typer.Option("--model", help="model.toml, TorchScript, .pt2, MONAI bundle folder or ONNX.")]
@@ -88,6 +83,9 @@ def explain(
     method: Method = None,
     region: RegionPath = None,
     index: Index = None,
+    tile: Places = None,
+    tiles: Richest = None,
+    mpp: Microns = None,
     fill: Fill = None,
     crop: Crop = None,
     precision: Precision = "float32",
@@ -99,6 +97,8 @@ def explain(
     within: Within = None,
     viewer: Viewer = True,
     pdf: Pdf = False,
+    nrrd: Nrrd = False,
+    reading_room: ReadingRoom = False,
     dicom: Dicom = False,
     segmentation: SegmentRegion = False,
     dicom_encoding: Stored = Encoding.FLOAT32,
@@ -117,7 +117,8 @@ def explain(
         request = replace(request, atlas=parse_atlas(atlas) if atlas else None, checks=checks, engine=engine)
         export = export_of(dicom, segmentation, dicom_encoding)
         request = replace(request, within=within, viewer=viewer, pdf=pdf, dicom=export)
-        other = _Beside(region, background, (), index, data_set(collection, limit, select, seed))
+        request = replace(request, nrrd=nrrd, reading_room=reading_room)
+        other = _Beside(region, background, (), Choice(index, tuple(tile or ()), tiles, mpp), data_set(collection, limit, select, seed))
         _run(case, model, out, other, request, face.Session(device, trust_code, audit, as_json))
 
 
@@ -142,6 +143,8 @@ def evaluate(
     retrained: Retrained = None,
     viewer: Viewer = True,
     pdf: Pdf = False,
+    nrrd: Nrrd = False,
+    reading_room: ReadingRoom = False,
     dicom: Dicom = False,
     segmentation: SegmentRegion = False,
     dicom_encoding: Stored = Encoding.FLOAT32,
@@ -161,7 +164,8 @@ def evaluate(
         request = replace(request, atlas=parse_atlas(atlas) if atlas else None, checks=checks, engine=engine)
         export = export_of(dicom, segmentation, dicom_encoding)
         request = replace(request, within=within, viewer=viewer, pdf=pdf, dicom=export)
-        other = _Beside(region, background, tuple(retrained or ()), index, data_set(collection, limit, select, seed))
+        request = replace(request, nrrd=nrrd, reading_room=reading_room)
+        other = _Beside(region, background, tuple(retrained or ()), Choice(index), data_set(collection, limit, select, seed))
         _run(case, model, out, other, request, face.Session(device, trust_code, audit, as_json))
 
 
@@ -188,10 +192,6 @@ def _request(
     )
 
 
-_FEW = 3  # metrics that have room beside the maps' names; more stand in a table of their own
-_NUMBER, _PADDING, _FRAME = 9, 3, 5  # characters of -1.23e-05, around each column, and around the first
-
-
 @dataclass(frozen=True)
 class _Beside:
     """What is read beside a case: experts' masks, normal cases, other models of the task; and which image of a file."""
@@ -199,7 +199,7 @@ class _Beside:
     regions: list[str] | None
     background: Path | None
     retrained: tuple[Path, ...] = ()
-    index: str | None = None
+    choice: Choice = Choice()
     known: DataSet | None = None
 
 
@@ -222,7 +222,7 @@ def _run(path: Path, model: Path, out: Path, beside: _Beside, request: Request, 
         raise
     recorder.configured(loaded.model, {"seed": request.seed, "precision": request.precision, "engine": request.engine})
     finished, failures = _run_all(cases, ready, request, folder, recorder, session.as_json)
-    results = {"cases": [summary(f) for f in finished], "failures": [_failure(n, e) for n, e in failures]}
+    results = {"cases": [summary(f) for f in finished], "failures": [failure(n, e) for n, e in failures]}
     write_text(folder / "results.json", json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False))
     if session.as_json:
         face.show_json(results)
@@ -267,7 +267,7 @@ def _announce(words: str) -> None:
 
 
 def _cases(path: Path, beside: _Beside) -> Cases:
-    cases = beside.known.read(path) if beside.known else chosen_cases(path, beside.index)
+    cases = beside.known.read(path) if beside.known else chosen_cases(path, beside.choice)
     for reader, mask in face.masks(beside.regions or []).items():
         try:
             region, said = read_only_mask(cases, mask)
@@ -280,111 +280,3 @@ def _cases(path: Path, beside: _Beside) -> Cases:
         known = {**case.regions, reader or "expert": replace(region, reader=reader)}
         cases = replace(cases, cases=(replace(case, regions=known, notes=notes),))
     return cases
-
-
-def summary(done: Finished) -> dict[str, object]:
-    """A case's results as JSON types."""
-    first = done.panel.explanations[0]
-    said = first.prediction
-    return {
-        "case": done.opened.case.name,
-        "applicability": done.applicability.words,
-        "prediction": None
-        if said is None
-        else {
-            "label": said.label,
-            "value": said.value,
-            "unit": said.unit,
-            "model_score": said.score,
-            "threshold": said.threshold,
-            "predicted": said.predicted,
-        },
-        "explanations": [
-            e.provenance.plain() | {"answers": a.plain()}
-            for e, a in zip(done.panel.explanations, done.answers, strict=True)
-        ],
-        "agreement": [a.plain() for a in done.agreement],
-        "differences": [d.plain() for d in done.differences],
-        "skipped": [{"method": m, "reason": r} for m, r in done.panel.skipped],
-        "budget": done.budget.plain() if done.budget is not None else None,
-        "readers": list(done.opened.scene.readers),
-        "scores": [s.plain() for s in done.scores],
-        "checks": {
-            "about": CHECKS,
-            "forwards": done.panel.probes[0].spent.checks.forwards,
-            "results": [asdict(c) for c in done.checks],
-        },
-        "files": {k: str(v) for k, v in done.files.items()},
-        "dicom": done.published.plain() if done.published is not None else None,
-    }
-
-
-def show(done: Finished) -> None:
-    """A case's results for a person."""
-    panel = done.panel
-    rows = list(zip(panel.names, [e.provenance for e in panel.explanations], strict=True))
-    named = list(zip(done.scores, told_apart([s.metric for s in done.scores]), strict=True))
-    of_maps = [(s, n) for s, n in named if s.method != ALL_MAPS]
-    values = {(s.method, s.target, n): s.value for s, n in of_maps}
-    measured = list(dict.fromkeys(n for _, n in of_maps))
-    beside_maps = measured if len(measured) <= _FEW else []
-    table = Table(title=f"{done.opened.case.name}: {done.applicability.words}")
-    for column in ("method", "target", "ms", "passes", *beside_maps, "doubts"):
-        table.add_column(column, overflow="fold")
-    for name, one in rows:
-        table.add_row(
-            name,
-            one.target,
-            f"{one.ms:.0f}",
-            f"{one.own[0]}+{one.own[1]}",
-            *(_number(values.get((name, one.target, n))) for n in beside_maps),
-            str(len(one.warnings)) if one.warnings else "",
-        )
-    face.out.print(table)
-    if not beside_maps:
-        columns = [{n: values.get((name, one.target, n)) for n in measured} for name, one in rows]
-        _show_down(measured, list(zip(panel.titles, columns, strict=True)))
-    _show_undefined(of_maps)
-    for scored, name in named:
-        if scored.method == ALL_MAPS:
-            said = scored.reason or " ".join((_number(scored.value), *(f"({w})" for w in beside(scored.score))))
-            face.out.print(f"{name} of {scored.target}: {said}", highlight=False)
-    for method, reason in panel.skipped:
-        face.out.print(f"{method} skipped: {reason}", highlight=False)
-    if done.published is not None:
-        show_published(done.published)
-
-
-def _show_down(measured: Sequence[str], across: Sequence[tuple[str, Mapping[str, float | None]]]) -> None:
-    """Metrics down, maps across; as many tables as the console is too narrow for, so that no number is cut in two."""
-    room = max(1, (face.out.width - max(map(len, measured), default=0) - _FRAME) // (_NUMBER + _PADDING))
-    for start in range(0, len(across) if measured else 0, room):
-        table = Table(title="metrics down, maps across; -: undefined")
-        table.add_column("metric", no_wrap=True)
-        some = across[start : start + room]
-        for title, _ in some:
-            table.add_column(title, overflow="fold", min_width=_NUMBER)
-        for name in measured:
-            table.add_row(name, *(_number(values[name], "-") for _, values in some))
-        face.out.print(table)
-
-
-def _show_undefined(scores: Sequence[tuple[Scored, str]]) -> None:
-    """Each reason once, with the metrics it is the reason of and for how many maps."""
-    found: dict[str, dict[str, int]] = {}
-    for scored, name in scores:
-        if math.isnan(scored.value):
-            of = found.setdefault(scored.reason, {})
-            of[name] = of.get(name, 0) + 1
-    maps = len({(scored.method, scored.target) for scored, _ in scores})
-    for reason, of in found.items():
-        words = ", ".join(n if count == maps else f"{n} ({count} of {maps} maps)" for n, count in of.items())
-        face.out.print(f"undefined: {words}: {reason}", highlight=False, soft_wrap=True)
-
-
-def _number(value: float | None, undefined: str = "undefined") -> str:
-    return undefined if value is None or math.isnan(value) else f"{value:.3g}"
-
-
-def _failure(name: str, error: PellucidError) -> dict[str, str]:
-    return {"case": name, "error": type(error).__name__, "problem": error.problem, "mend": error.mend}
