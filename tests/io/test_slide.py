@@ -16,6 +16,7 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, VLWholeSlideMi
 from pellucid.core.errors import BadOption, UnreadableImage
 from pellucid.core.grid import Calibration
 from pellucid.core.image import Modality
+from pellucid.io.reader import read_image
 from pellucid.io.slide import Tile, open_slide
 
 SIDE = 256
@@ -149,6 +150,14 @@ def check_tissue(slide, stained):
     assert (case.patient, case.name) == ("biopsy", f"biopsy-x{INSIDE[0]}-y{INSIDE[1]}")
     shown = case.images["image"].data.numpy()
     assert np.abs(shown - np.moveaxis(stained[:512, :512], -1, 0) / 255).mean() < 0.03
+
+
+def test_as_an_image_a_slide_is_refused_with_the_mend(huge, tmp_path, small):
+    with pytest.raises(UnreadableImage, match=r"whole slide of 40960 x 30720 pixels\. explain tiles of it: --tile"):
+        read_image(huge, index=0)
+    level(small[1], 1, generate_uid(), generate_uid(), False).save_as(tmp_path / "x", enforce_file_format=True)
+    with pytest.raises(UnreadableImage, match="a whole slide. explain tiles of it: --tile"):
+        read_image(tmp_path / "x")
 
 
 def test_memory_stays_small(huge):

@@ -165,7 +165,7 @@ def check_image(header: Dataset) -> None:
             f"expected a DICOM image, got {_NO_IMAGES[header.Modality]}", "give the image, and the mask as NIfTI or PNG"
         )
     if header.get("SOPClassUID") == VLWholeSlideMicroscopyImageStorage:
-        raise UnreadableImage("expected an image, got a whole slide", "export the field of view as PNG or TIFF")
+        raise UnreadableImage("expected an image, got a whole slide", "explain tiles of it: --tile X,Y, or --tiles 4")
     samples, stored, allocated = (int(header.get(k, 1)) for k in ("SamplesPerPixel", "BitsStored", "BitsAllocated"))
     check_values((int(header.Rows), int(header.Columns), samples, frame_count(header)), "a DICOM image")
     if not 1 <= stored <= allocated <= 64 and "BitsStored" in header:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, TiffPage
 
 from pellucid.core.errors import BadOption, UnreadableImage
+from pellucid.io import guard
 from pellucid.io.guard import check_values
 from pellucid.io.ome import is_described, layouts
 
@@ -56,6 +57,11 @@ def decode_page(path: Path, page: TiffPage) -> Page | int:
     Raises:
         UnreadableImage: as ``open_page``.
     """
+    if page.is_tiled and page.imagelength * page.imagewidth * page.samplesperpixel > guard.MAX_VALUES:
+        raise UnreadableImage(
+            f"expected a picture, got a whole slide of {page.imagewidth} x {page.imagelength} pixels",
+            "explain tiles of it: --tile X,Y --mpp 0.5, or --tiles 4",
+        )
     check_values((page.imagelength, page.imagewidth, page.samplesperpixel), "a TIFF page")
     if page.compression not in _HERE or page.photometric not in _COLORS:
         _check_pillow_suffices(page)
