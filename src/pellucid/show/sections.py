@@ -156,6 +156,7 @@ class CaseReport:
         skipped: (method, reason) of those that could not explain this model.
         agreement: of the methods, by target.
         differences: of two targets, by method.
+        patient: who it is, for a local reading room; empty: the page does not say.
     """
 
     case: Case
@@ -173,6 +174,7 @@ class CaseReport:
     skipped: tuple[tuple[str, str], ...] = ()
     agreement: tuple[Agreement, ...] = ()
     differences: tuple[Difference, ...] = ()
+    patient: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pellucid.io.archive import load_explanation
 from pellucid.io.labelmap import LabelMap
 from pellucid.io.models import GoldenResult, LoadedModel, require_golden
 from pellucid.io.nifti import write_nifti
+from pellucid.io.patient import patient_rows
 from pellucid.show.difference import Difference
 from pellucid.show.report import render_comparison, write_comparison
 from pellucid.show.scenery import burned
@@ -76,12 +77,14 @@ def deliver(
         find_browser()  # before the work, not after it
     if request.dicom is not None:
         check_publishable(case, model.loaded.model)
+    files = case.files.get(model.loaded.model.primary) or next(iter(case.files.values()), ())
+    patient = patient_rows(files) if request.reading_room else ()
     done = run_case(case, model.loaded, request, recorder, progress, announce)
     source = bind(done) if request.dicom is not None else None
-    saved = save_maps(done, folder / case.name)
+    saved = save_maps(done, folder / case.name, request.nrrd)
     if source is not None:
         saved = publish(saved, source, request, (model.loaded, model.golden), folder / case.name, recorder)
-    wanted = Wanted(request.viewer, request.pdf)
+    wanted = Wanted(request.viewer, request.pdf, patient)
     return write_report(saved, model.loaded, model.golden, folder / case.name, recorder, wanted)
 
 

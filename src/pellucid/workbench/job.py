@@ -27,6 +27,7 @@ from pellucid.io.labelmap import LabelMap
 from pellucid.io.modelcard import Applicability, check_applicability
 from pellucid.io.models import LoadedModel
 from pellucid.io.nifti import write_nifti
+from pellucid.io.nrrd import write_nrrd
 from pellucid.show.answers import Agreement, Answers
 from pellucid.show.difference import Difference
 from pellucid.show.sections import Check
@@ -36,8 +37,8 @@ from pellucid.workbench.budgeting import Budget, draw_up
 from pellucid.workbench.checking import calculation_checks
 from pellucid.workbench.comparing import differences
 from pellucid.workbench.evaluating import Scored, score_panel
-from pellucid.workbench.exporting import Export, Publication
 from pellucid.workbench.explaining import Manner, Panel, Progress, explain_case
+from pellucid.workbench.exporting import Export, Publication
 from pellucid.workbench.opening import Opened, assume_modality, default_target, open_case, parse_target
 from pellucid.workbench.recording import Recorder
 from pellucid.workbench.registry import explainers
@@ -69,6 +70,8 @@ class Request:
         dicom: which DICOM objects to write into the study of the source; None: none.
         viewer: put a viewer into the report.
         pdf: write the report as PDF, too.
+        nrrd: write the maps of volumes as NRRD, too.
+        reading_room: name the patient at the top of the report.
     """
 
     targets: tuple[str, ...] = ()
@@ -91,6 +94,8 @@ class Request:
     dicom: Export | None = None
     viewer: bool = True
     pdf: bool = False
+    nrrd: bool = False
+    reading_room: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,8 +229,13 @@ def _methods(request: Request) -> Sequence[Explainer]:
     return (*request.methods, *(known[name]() for name in names if name not in own))
 
 
-def save_maps(finished: Finished, folder: Path) -> Finished:
+def save_maps(finished: Finished, folder: Path, nrrd: bool = False) -> Finished:
     """Write every map losslessly, and as NIfTI in the source's affine where the image is a volume in the patient.
+
+    Args:
+        finished: results of the case.
+        folder: of the files.
+        nrrd: volumes as NRRD, too.
 
     Raises:
         UnwritableOutput: the folder cannot be written.
@@ -239,9 +249,10 @@ def save_maps(finished: Finished, folder: Path) -> Finished:
         files[f"archive {name}"] = save_explanation(explanation, folder, name)
         grid = finished.opened.image.grid
         if grid.rank == 3 and grid.calibration is not Calibration.NONE:
-            path = folder / f"{name}.nii.gz"
-            write_nifti(explanation.on_image()[0], grid, path, f"{made.method} of {made.target}, research")
-            files[f"nifti {name}"] = path
+            values, words = explanation.on_image()[0], f"{made.method} of {made.target}, research"
+            files[f"nifti {name}"] = write_nifti(values, grid, folder / f"{name}.nii.gz", words)
+            if nrrd:
+                files[f"nrrd {name}"] = write_nrrd(values, grid, folder / f"{name}.nrrd", words)
     return replace(finished, files=files)
 
 

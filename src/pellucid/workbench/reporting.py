@@ -4,7 +4,7 @@ import hashlib
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pellucid.core.atomic import write_bytes
@@ -39,10 +39,12 @@ class Wanted:
     Args:
         viewer: a page to look through image and maps, shown in a frame of the report.
         pdf: the report as PDF.
+        patient: who it is, at the top of the page and nowhere else; empty: the page does not say.
     """
 
     viewer: bool = True
     pdf: bool = False
+    patient: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
 def write_report(
@@ -70,13 +72,15 @@ def write_report(
     wanted = wanted or Wanted()
     report = case_report(finished, loaded, golden)
     beside = {"viewer": write_viewer(report, folder, back=REPORT)} if wanted.viewer else {}
-    path = pages.write_report(report, folder / REPORT, back=f"../{INDEX}", viewer=VIEWER if wanted.viewer else "")
+    page = replace(report, patient=wanted.patient)
+    path = pages.write_report(page, folder / REPORT, back=f"../{INDEX}", viewer=VIEWER if wanted.viewer else "")
     if wanted.pdf:
         beside["pdf"] = print_pdf(pages.render_report(report, _PRINT_SCALE), folder / PRINTED)
     sheet = draw_panel([m.explanation for m in report.maps], framing_of(report), finished.panel.names)
     picture = write_bytes(folder / PICTURE, png(sheet))
     if recorder is not None:
-        recorder.exported(finished.opened.case.name, "report", hashlib.sha256(path.read_bytes()).hexdigest())
+        what = "report with the patient's name" if wanted.patient else "report"
+        recorder.exported(finished.opened.case.name, what, hashlib.sha256(path.read_bytes()).hexdigest())
     return replace(finished, files={**finished.files, "report": path, "picture": picture, **beside})
 
 
