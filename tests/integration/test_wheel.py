@@ -54,6 +54,7 @@ def test_the_wheel_holds_what_it_needs(wheel: Path) -> None:
     inside = {n for n in inside if "__pycache__" not in n}
     assert inside <= names, sorted(inside - names)
     assert "pellucid/py.typed" in names
+    assert {"pellucid/references.bib", "pellucid/show/static/niivue.umd.js.gz"} <= names
     assert not [n for n in names if n.startswith(("tests/", "docs/", "training/"))]
     assert wheel.stat().st_size < 10_000_000
 

@@ -18,6 +18,7 @@ from pellucid.cli import (
     gate,
     lists,
     models,
+    paper,
     study,
     verify,
 )
@@ -57,6 +58,7 @@ app.command()(lists.methods)
 app.command()(lists.metrics)
 app.command("collections")(collecting.show_collections)
 app.command()(verify.verify)
+app.command()(paper.paper)
 app.add_typer(dicom.app, name="dicom")
 app.add_typer(models.app, name="models")
 app.add_typer(study.app, name="study")
