@@ -36,9 +36,11 @@ _CODES = {
     "scanning_sequence": ("ScanningSequence",),
     "presentation_intent": ("PresentationIntentType",),
     "burned_in": ("BurnedInAnnotation",),
+    "conversion": ("ConversionType",),
 }
 _NUMBERS = {"kvp": "KVP", "field_strength_t": "MagneticFieldStrength", "thickness_mm": "SliceThickness"}
 _PAIRS = ("LR", "AP", "HF")
+_WRITTEN_ON = frozenset({"US", "IVUS", "ES", "XC", "GM", "OT", "DOC"})  # screens and photographs
 _OLDEST = 90.0  # an age above 89 can identify somebody (HIPAA Safe Harbor)
 _CENTIMETERS, _TISSUE = 3, 1  # PS3.3 C.8.5.5.1.15 and C.8.5.5.1.1
 _SAME = 1e-3
@@ -130,6 +132,30 @@ def traits_of(header: Dataset) -> dict[str, str | float]:
             traits[name] = value
     traits.update(_derived(header))
     return traits
+
+
+def burned_in_words(traits: Mapping[str, str | float]) -> str:
+    """A warning where the pixels of a DICOM image may name the patient; empty: nothing speaks for it.
+
+    It reads what the header says and no pixels: a header that says NO is believed.
+
+    Args:
+        traits: of the image.
+
+    Example:
+        >>> burned_in_words({"format": "DICOM", "dicom_modality": "US"})[:45]
+        'burned-in text is common in images like this '
+    """
+    if traits.get("format") != "DICOM" or traits.get("burned_in") == "NO":
+        return ""
+    if traits.get("burned_in") == "YES":
+        return "text is burned into the pixels and may name the patient: look before a picture leaves the site"
+    if traits.get("dicom_modality") in _WRITTEN_ON or "conversion" in traits:
+        return (
+            "burned-in text is common in images like this one, and its header does not say that there is none: it may "
+            "name the patient, so look before a picture leaves the site"
+        )
+    return ""
 
 
 def _derived(header: Dataset) -> Mapping[str, str | float]:

@@ -23,6 +23,7 @@ from pellucid.engines.choosing import measure_engines
 from pellucid.engines.selfcheck import EngineReport
 from pellucid.guide.panel import USUAL
 from pellucid.io.archive import save_explanation
+from pellucid.io.dicomfacts import burned_in_words
 from pellucid.io.labelmap import LabelMap
 from pellucid.io.modelcard import Applicability, check_applicability
 from pellucid.io.models import LoadedModel
@@ -258,7 +259,8 @@ def save_maps(finished: Finished, folder: Path, nrrd: bool = False) -> Finished:
 
 def _admit(case: Case, loaded: LoadedModel, request: Request) -> tuple[Case, Applicability, tuple[str, ...]]:
     card = loaded.card
-    warnings: tuple[str, ...] = ()
+    told = dict.fromkeys(burned_in_words(image.traits) for image in case.images.values())
+    warnings = tuple(words for words in told if words)
     if request.crop is not None:
         case = _cropped(case, loaded, request.crop)
         warnings += (f"cropped about {request.crop} mm (LPS) before the model saw it",)
