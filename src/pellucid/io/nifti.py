@@ -1,6 +1,7 @@
 """NIfTI in and out: the affine between its RAS and the project's LPS, and nothing dropped on the way."""
 
 import gzip
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +20,8 @@ from pellucid.io.guard import check_values, reading
 
 _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS to LPS and back
 _MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
+_SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
+_LISTED = 8
 _DRAIN_BYTES = 1 << 20
 _DESCRIPTION_BYTES = 79
 
@@ -43,7 +46,9 @@ def read_nifti(path: Path, modality: Modality | None = None, index: int | None =
         image = _open(stream)
         shape = tuple(int(n) for n in image.shape)
         check_values(shape, "a NIfTI image")
-        values = _values(image, _volume(shape, index))
+        axis = _axis(path, image, shape)
+        chosen = _volume(shape, index, axis)
+        values = _values(image, chosen)
         _check_to_the_end(stream)
     grid = _grid(image, values.shape)
     low, high = (float(image.header[key]) for key in ("cal_min", "cal_max"))
@@ -52,7 +57,7 @@ def read_nifti(path: Path, modality: Modality | None = None, index: int | None =
         grid,
         modality or Modality.UNKNOWN,
         window=(low, high) if high > low else None,
-        traits={"format": "NIfTI", "lossy": "no"},
+        traits={"format": "NIfTI", "lossy": "no"} | axis.traits(chosen),
     )
 
 
@@ -108,7 +113,49 @@ def _check_to_the_end(stream: BinaryIO) -> None:
     stream.read(_DRAIN_BYTES)
 
 
-def _volume(shape: tuple[int, ...], index: int | None) -> int | None:
+@dataclass(frozen=True)
+class _Axis:
+    """The fourth axis, as far as the file or the one beside it says what it is."""
+
+    name: str = ""
+    unit: str = ""
+    values: tuple[float, ...] = ()
+
+    @property
+    def words(self) -> str:
+        if not self.name:
+            return "an axis that the file does not name"
+        if self.name == "time":
+            step = self.values[1] if len(self.values) > 1 else 0.0
+            return f"time axis, 0 to {self.values[-1]:g} {self.unit} in steps of {step:g} {self.unit}"
+        more = ", ..." if len(self.values) > _LISTED else ""
+        return f"{self.name} axis, {', '.join(f'{v:g}' for v in self.values[:_LISTED])}{more} {self.unit}"
+
+    def traits(self, chosen: int | None) -> dict[str, str | float]:
+        if not self.name or chosen is None:
+            return {}
+        return {"axis": self.name, "axis_value": self.values[chosen], "axis_unit": self.unit}
+
+
+def _axis(path: Path, image: nib.Nifti1Image, shape: tuple[int, ...]) -> _Axis:
+    """b-values from the file beside it (as dcm2niix writes them), or time from the header."""
+    count = shape[3] if len(shape) > 3 else 1
+    beside = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".bval")
+    if count > 1 and beside != path and beside.is_file() and beside.stat().st_size < _DRAIN_BYTES:
+        try:
+            values = tuple(float(v) for v in beside.read_text(encoding="ascii").split())
+        except ValueError:
+            values = ()
+        if len(values) == count and bool(np.isfinite(values).all()):
+            return _Axis("b-value", "s/mm2", values)
+    scale = _SECONDS.get(image.header.get_xyzt_units()[1])
+    step = float(image.header["pixdim"][4]) * (scale or 0.0)
+    if count < 2 or not np.isfinite(step) or step <= 0:
+        return _Axis()
+    return _Axis("time", "s", tuple(round(n * step, 6) for n in range(count)))
+
+
+def _volume(shape: tuple[int, ...], index: int | None, axis: _Axis) -> int | None:
     """Which volume of a 4-D file is meant; None where there is only one."""
     if len(shape) < 2 or any(n != 1 for n in shape[4:]):
         raise UnreadableImage(
@@ -121,7 +168,7 @@ def _volume(shape: tuple[int, ...], index: int | None) -> int | None:
         return None
     if index is None:
         raise BadOption(
-            f"expected one volume, got a 4-D NIfTI of {count} volumes (a time series or a stack)",
+            f"expected one volume, got a 4-D NIfTI of {count} volumes ({axis.words})",
             f"choose one: index 0 to {count - 1}",
         )
     if not 0 <= index < count:
