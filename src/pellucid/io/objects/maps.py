@@ -135,4 +135,6 @@ def _window(made: Made, values: NDArray[Any], slope: float, zero: int) -> hd.VOI
     limit = (known or max(abs(float(values.min())), abs(float(values.max()))) or 1.0) / slope
     signed = made.explanation.attribution.signed
     center, width = (zero, 2 * limit) if signed else (zero + limit / 2, limit)
-    return hd.VOILUTTransformation(float(f"{center:.6g}"), float(f"{width:.6g}"), "attribution", "LINEAR_EXACT")
+    found = hd.VOILUTTransformation(float(f"{center:.6g}"), float(f"{width:.6g}"), None, "LINEAR_EXACT")
+    found.WindowCenterWidthExplanation = "attribution"  # given to highdicom 0.28.2 it is written letter by letter
+    return found

@@ -292,9 +292,11 @@ def _softcopy(
     window: tuple[float, float], images: hd.ReferencedImageSequence | None = None
 ) -> hd.pr.SoftcopyVOILUTTransformation:
     item = _window(*window, exact=False)
-    return hd.pr.SoftcopyVOILUTTransformation(
-        float(item.WindowCenter), float(item.WindowWidth), "as in the report", referenced_images=images
+    found = hd.pr.SoftcopyVOILUTTransformation(
+        float(item.WindowCenter), float(item.WindowWidth), referenced_images=images
     )
+    found.WindowCenterWidthExplanation = "as in the report"  # given to highdicom 0.28.2 it is written letter by letter
+    return found
 
 
 def _without(header: Dataset, keywords: Sequence[str]) -> Dataset:
