@@ -142,6 +142,8 @@ def test_a_number_goes_before_the_card(study):
         assert case.series.words == "series 7 of 8, chosen by its number; not taken: 1 x Basic Text SR Storage"
     with pytest.raises(BadOption, match="--series from 1 to 8, got 9"):
         read_cases(folder, choosing=Choosing(number=9))
+    with pytest.raises(UnreadableImage, match="got one without"):
+        read_cases(folder / "CANARYNAME" / "S9", choosing=Choosing(number=1))
     with pytest.raises(BadOption, match="--series from 1, got 0"):
         Choosing(number=0)
 
@@ -174,6 +176,8 @@ def test_studies_are_cases_and_one_bad_one_does_not_cost_the_others(study, phant
     cases = read_cases(folder, choosing=Choosing(card('kernel = ["B30f"]')))
     assert [case.series is None for case in cases.cases] == [False, True]
     assert [f.reference for f in cases.failures] == ["study or image 3 of 3"]
+    with pytest.raises(BadOption, match="expected one study for --series, got 3"):
+        read_cases(folder, choosing=Choosing(number=1))
     assert "cannot be read" in cases.failures[0].error.problem
 
 

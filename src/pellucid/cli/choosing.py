@@ -1,4 +1,4 @@
-"""``--index`` and ``--tile``: which of the images of a file, in each command that explains cases."""
+"""``--index``, ``--tile`` and ``--series``: which of the images of a file, in each command that explains cases."""
 
 import re
 from dataclasses import dataclass
@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from pellucid.core.errors import BadOption
+from pellucid.io.cardschema import ModelCard
 from pellucid.io.index import parse_index
 from pellucid.io.reader import Cases
+from pellucid.io.selection import Choosing
 from pellucid.io.several import read_chosen
 from pellucid.io.slide import Slide, Tile, open_slide
 
@@ -27,6 +29,14 @@ Richest = Annotated[
     int | None, typer.Option("--tiles", min=1, max=256, help="The N tiles of a whole slide with most tissue.")
 ]
 Microns = Annotated[float | None, typer.Option("--mpp", help="Microns per pixel of tiles; default: the finest level.")]
+SeriesNumber = Annotated[
+    int | None,
+    typer.Option("--series", help="Of a study with several: NUMBER in the list of 'dicom series'; before the card."),
+]
+Resample = Annotated[
+    bool,
+    typer.Option("--resample-geometry", help="Bring slices of a tilted gantry, or with a small gap, onto a grid."),
+]
 _SIDE = 512
 
 
@@ -39,16 +49,20 @@ class Choice:
         tile: ``--tile``, each as it was written.
         tiles: ``--tiles``.
         mpp: ``--mpp``.
+        series: ``--series``.
+        resample: ``--resample-geometry``.
     """
 
     index: str | None = None
     tile: tuple[str, ...] = ()
     tiles: int | None = None
     mpp: float | None = None
+    series: int | None = None
+    resample: bool = False
 
 
-def chosen_cases(path: Path, choice: Choice) -> Cases:
-    """The cases of a path, or of the images or tiles of it that were chosen.
+def chosen_cases(path: Path, choice: Choice, card: ModelCard | None = None) -> Cases:
+    """The cases of a path, or of the images, tiles or series of it that were chosen, the last by the model card.
 
     Raises:
         PellucidError: as ``parse_index``, ``read_chosen`` and ``open_slide``; options that exclude each other.
@@ -56,7 +70,8 @@ def chosen_cases(path: Path, choice: Choice) -> Cases:
     if not choice.tile and choice.tiles is None:
         if choice.mpp is not None:
             raise BadOption("--mpp is of tiles, and none were asked for", "write --tile X,Y or --tiles 4 with it")
-        return read_chosen(path, parse_index(choice.index))
+        choosing = Choosing(card, choice.series, choice.resample)
+        return read_chosen(path, parse_index(choice.index), choosing)
     if choice.index is not None or (choice.tile and choice.tiles is not None):
         raise BadOption("expected one of --index, --tile and --tiles, got two of them", "leave one out")
     with open_slide(path) as slide:

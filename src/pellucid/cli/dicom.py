@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from pellucid.cli import face
+from pellucid.cli import face, series
 from pellucid.core.atomic import write_text
 from pellucid.core.errors import ArchiveError, BadOption
 from pellucid.pacs.inbox import Inbox
@@ -20,6 +20,8 @@ from pellucid.workbench.dispatching import Counter, gather, own_outbox, settings
 app = typer.Typer(
     help="Verify explanations that were written as DICOM objects, and speak to archives.", no_args_is_help=True
 )
+
+app.command()(series.series)
 
 _MOST_SERIES = 1000
 Name = Annotated[str, typer.Argument(metavar="NAME", help="An archive of the settings.")]

@@ -2,14 +2,14 @@
 
 import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pellucid.cli import face
-from pellucid.cli.choosing import Choice, Index, Microns, Places, Richest, chosen_cases
+from pellucid.cli.choosing import Choice, Index, Microns, Places, Resample, Richest, SeriesNumber, chosen_cases
 from pellucid.cli.collecting import DataSet, Limit, Named, Select, data_set
 from pellucid.cli.objects import Dicom, SegmentRegion, Stored, export_of
 from pellucid.cli.paging import Nrrd, Pdf, ReadingRoom, Viewer
@@ -18,6 +18,7 @@ from pellucid.core.atomic import write_text
 from pellucid.core.errors import PellucidError
 from pellucid.core.infill import parse_infill
 from pellucid.guide.panel import USUAL_METRICS
+from pellucid.io.cardschema import ModelCard
 from pellucid.io.labelmap import parse_atlas
 from pellucid.io.models import load_model
 from pellucid.io.objects.maps import Encoding
@@ -83,6 +84,8 @@ def explain(
     method: Method = None,
     region: RegionPath = None,
     index: Index = None,
+    series: SeriesNumber = None,
+    resample_geometry: Resample = False,
     tile: Places = None,
     tiles: Richest = None,
     mpp: Microns = None,
@@ -118,7 +121,13 @@ def explain(
         export = export_of(dicom, segmentation, dicom_encoding)
         request = replace(request, within=within, viewer=viewer, pdf=pdf, dicom=export)
         request = replace(request, nrrd=nrrd, reading_room=reading_room)
-        other = _Beside(region, background, (), Choice(index, tuple(tile or ()), tiles, mpp), data_set(collection, limit, select, seed))
+        other = _Beside(
+            region,
+            background,
+            (),
+            Choice(index, tuple(tile or ()), tiles, mpp, series, resample_geometry),
+            data_set(collection, limit, select, seed),
+        )
         _run(case, model, out, other, request, face.Session(device, trust_code, audit, as_json))
 
 
@@ -131,6 +140,8 @@ def evaluate(
     metric: MetricName = None,
     region: RegionPath = None,
     index: Index = None,
+    series: SeriesNumber = None,
+    resample_geometry: Resample = False,
     fill: Fill = None,
     crop: Crop = None,
     precision: Precision = "float32",
@@ -165,7 +176,8 @@ def evaluate(
         export = export_of(dicom, segmentation, dicom_encoding)
         request = replace(request, within=within, viewer=viewer, pdf=pdf, dicom=export)
         request = replace(request, nrrd=nrrd, reading_room=reading_room)
-        other = _Beside(region, background, tuple(retrained or ()), Choice(index), data_set(collection, limit, select, seed))
+        choice = Choice(index, series=series, resample=resample_geometry)
+        other = _Beside(region, background, tuple(retrained or ()), choice, data_set(collection, limit, select, seed))
         _run(case, model, out, other, request, face.Session(device, trust_code, audit, as_json))
 
 
@@ -199,7 +211,7 @@ class _Beside:
     regions: list[str] | None
     background: Path | None
     retrained: tuple[Path, ...] = ()
-    choice: Choice = Choice()
+    choice: Choice = field(default_factory=Choice)
     known: DataSet | None = None
 
 
@@ -209,7 +221,7 @@ def _run(path: Path, model: Path, out: Path, beside: _Beside, request: Request, 
         loaded = load_model(model, session.trust_code, face.check_device(session.device))
         ready = checked(loaded)
         started = time.perf_counter()
-        cases = _cases(path, beside)
+        cases = _cases(path, beside, loaded.card)
         request = replace(request, reading_s=(time.perf_counter() - started) / max(1, len(cases.cases)))
         if beside.background is not None:
             wish = Wish(seed=request.seed, infills=request.infills, override=request.override)
@@ -221,6 +233,10 @@ def _run(path: Path, model: Path, out: Path, beside: _Beside, request: Request, 
         recorder.failed("explain", type(error).__name__)
         raise
     recorder.configured(loaded.model, {"seed": request.seed, "precision": request.precision, "engine": request.engine})
+    for case in cases.cases:
+        recorder.chose(case)
+        if case.series is not None and not session.as_json:
+            face.out.print(f"{case.name}: {case.series.words}", highlight=False, soft_wrap=True, markup=False)
     finished, failures = _run_all(cases, ready, request, folder, recorder, session.as_json)
     results = {"cases": [summary(f) for f in finished], "failures": [failure(n, e) for n, e in failures]}
     write_text(folder / "results.json", json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False))
@@ -266,8 +282,8 @@ def _announce(words: str) -> None:
     face.out.print(words, highlight=False)
 
 
-def _cases(path: Path, beside: _Beside) -> Cases:
-    cases = beside.known.read(path) if beside.known else chosen_cases(path, beside.choice)
+def _cases(path: Path, beside: _Beside, card: ModelCard | None) -> Cases:
+    cases = beside.known.read(path) if beside.known else chosen_cases(path, beside.choice, card)
     for reader, mask in face.masks(beside.regions or []).items():
         try:
             region, said = read_only_mask(cases, mask)

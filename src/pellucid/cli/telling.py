@@ -25,6 +25,7 @@ def summary(done: Finished) -> dict[str, object]:
     said = first.prediction
     return {
         "case": done.opened.case.name,
+        "series": asdict(done.opened.case.series) if done.opened.case.series is not None else None,
         "applicability": done.applicability.words,
         "prediction": None
         if said is None

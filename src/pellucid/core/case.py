@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Bool
@@ -64,6 +65,7 @@ class SeriesChoice:
         of: series there were.
         why: it was chosen.
         rejected: the others, each with its place and the reason.
+        by: ``card``: the model's, by rule; ``number``: somebody's.
 
     Example:
         >>> SeriesChoice(2, 2, "the only one that fits the model card", ("1: a localizer",)).words
@@ -74,6 +76,7 @@ class SeriesChoice:
     of: int
     why: str
     rejected: tuple[str, ...] = ()
+    by: Literal["card", "number"] = "card"
 
     @property
     def words(self) -> str:

@@ -10,8 +10,9 @@ from pellucid.core.case import Case, Region, SeriesChoice
 from pellucid.core.errors import BadOption, PellucidError, UnreadableImage
 from pellucid.core.grid import Grid
 from pellucid.core.image import Image, Modality
-from pellucid.io.dicom import Survey, read_dicom, read_series, survey
+from pellucid.io.dicom import Survey, read_dicom, survey
 from pellucid.io.dicomdir import is_dicomdir, listed_in
+from pellucid.io.dynamic import read_phase
 from pellucid.io.folder import files_below, files_of, safe_name
 from pellucid.io.formats import Format, find_format, image_format
 from pellucid.io.guard import check_file
@@ -75,7 +76,7 @@ def read_image(path: str | Path, modality: Modality | None = None, index: int | 
     path = opened(path)
     found = _surveyed(path)
     if found is not None:
-        return read_series(found, modality, index)
+        return read_phase(found, modality, index)[0]
     kind = image_format(path)
     if kind is Format.DICOM:
         return read_dicom(path, modality, index)
@@ -93,6 +94,18 @@ def _surveyed(path: Path) -> Survey | None:
     if path.is_dir():
         return survey(files_of(path))
     return survey(listed_in(path)) if is_dicomdir(path) else None
+
+
+def survey_study(path: str | Path) -> Survey:
+    """The DICOM images of a folder with all folders in it, of a zip archive, or of a DICOMDIR, by their headers.
+
+    Raises:
+        UnreadableImage: the archive, the index or the folder cannot be used.
+    """
+    path = opened(path)
+    if path.is_dir():
+        return survey(files_below(path))
+    return survey(listed_in(path) if is_dicomdir(path) else [path])
 
 
 def read_mask(path: str | Path, like: Grid) -> Region:
@@ -168,6 +181,9 @@ def iter_cases(
     See ``read_cases`` for what it takes.
     """
     path, how = opened(path), _How(modality, index, choosing or Choosing())
+    if how.choosing.number is not None and (path.is_dir() or is_dicomdir(path)):
+        yield from _from_studies(survey_study(path), how)
+        return
     if path.is_dir():
         yield from _from_folder(path, how)
         return
@@ -192,7 +208,7 @@ class _How:
 def _from_folder(folder: Path, how: _How) -> Iterator[Case | Failure]:
     files = files_of(folder)
     found = survey(files)
-    stacked = bool(found.members) and (not found.separate or how.choosing.number is not None)
+    stacked = bool(found.members) and not found.separate
     dicom = {m.path for m in found.members} if stacked else set()
     broken = dict(found.failures)
     claimed = [f for f in files if f not in dicom and (f in broken or _claims_an_image(f, found))]
@@ -252,8 +268,7 @@ def _from_studies(found: Survey, how: _How) -> Iterator[Case | Failure]:
 def _chosen(found: Survey, how: _How) -> Case:
     """The one series of a study as a case."""
     taken, choice = choose(found, how.choosing) if how.choosing.chooses and found.members else (found, None)
-    image = read_series(taken, how.modality, how.index, how.choosing.resample)
-    paths = tuple(member.path for member in taken.members)
+    image, paths = read_phase(taken, how.modality, how.index, how.choosing.resample)
     return _case(paths[0], image, paths, choice)
 
 

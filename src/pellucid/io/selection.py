@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -112,8 +112,7 @@ def candidates(found: Survey) -> tuple[Candidate, ...]:
         UnreadableImage: a header that cannot be used.
     """
     with reading(*DAMAGED):
-        studies = list(dict.fromkeys(member.study for member in found.members))
-        groups = sorted(found.series.values(), key=lambda group: (studies.index(group[0].study), *_place(group)))
+        groups = sorted(found.series.values(), key=_place)
         return tuple(_candidate(number, group) for number, group in enumerate(groups, 1))
 
 
@@ -135,9 +134,11 @@ def choose(found: Survey, choosing: Choosing) -> tuple[Survey, SeriesChoice | No
     """The one series of a study to read, and why; no choice where there is only one.
 
     Raises:
-        BadOption: there is no series of that number.
+        BadOption: there is no series of that number, or it could be one of several studies.
         NotApplicable: the card fits none.
     """
+    if choosing.number is not None and len(found.studies) > 1:
+        raise BadOption(f"expected one study for --series, got {len(found.studies)}", "give the folder of one of them")
     listed = candidates(found)
     if choosing.number is not None:
         taken, why, others = _numbered(listed, choosing.number), "chosen by its number", tuple[str, ...]()
@@ -149,8 +150,9 @@ def choose(found: Survey, choosing: Choosing) -> tuple[Survey, SeriesChoice | No
     beside = tuple(f for f in found.failures if f[0].parent in folders)  # elsewhere they belong to another series
     if not why:
         return Survey(taken.members, beside), None
+    by: Literal["card", "number"] = "card" if choosing.number is None else "number"
     rejected = others + tuple(f"{count} x {kind}" for kind, count in sorted(Counter(found.others).items()))
-    return Survey(taken.members, beside), SeriesChoice(taken.number, len(listed), why, rejected)
+    return Survey(taken.members, beside), SeriesChoice(taken.number, len(listed), why, rejected, by)
 
 
 def _numbered(listed: Sequence[Candidate], number: int) -> Candidate:

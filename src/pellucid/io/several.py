@@ -9,18 +9,20 @@ from pellucid.io.folder import safe_name
 from pellucid.io.formats import Format, find_format, image_format
 from pellucid.io.index import Axes, Index
 from pellucid.io.reader import Cases, Failure, iter_cases, read_cases
+from pellucid.io.selection import Choosing
 from pellucid.io.table import PRIMARY
 from pellucid.io.tiffstack import read_stack
 from pellucid.io.video import read_frames
 
 
-def read_chosen(path: Path, index: Index = None) -> Cases:
+def read_chosen(path: Path, index: Index = None, choosing: Choosing | None = None) -> Cases:
     """The cases of a path, where an index may say which images of its files.
 
     Args:
         path: see ``read_cases``.
         index: one image of each file, a range of them (each image is a case, named after its number), or a place on
             the named axes of a TIFF.
+        choosing: how one series of a study is found.
 
     Raises:
         PellucidError: as ``read_cases``; with a range the images that cannot be read are listed beside the others.
@@ -28,7 +30,7 @@ def read_chosen(path: Path, index: Index = None) -> Cases:
     if isinstance(index, Axes):
         return Cases((_placed(path, index),))
     if not isinstance(index, range):
-        return read_cases(path, index=index)
+        return read_cases(path, index=index, choosing=choosing)
     if path.is_file() and find_format(path) is Format.VIDEO:
         return Cases(_frames(path, index))
     cases: list[Case] = []
@@ -36,7 +38,7 @@ def read_chosen(path: Path, index: Index = None) -> Cases:
     whole: dict[int, str] = {}
     for number in index:
         try:
-            for place, found in enumerate(iter_cases(path, index=number)):
+            for place, found in enumerate(iter_cases(path, index=number, choosing=choosing)):
                 if isinstance(found, Failure):
                     failures.append(Failure(f"{found.reference}, index {number}", found.error))
                     continue

@@ -209,6 +209,9 @@ def _case_facts(report: CaseReport) -> tuple[tuple[str, str], ...]:
     rows = [("Case", case.name), ("Modality", modality_word(image.modality)), ("Size", grid_words(image.grid))]
     rows += [("Orientation", orientation_words(image.grid)), ("Values", image.unit)]
     rows += [(k.replace("_", " ").capitalize(), str(image.traits[k])) for k in _TRAITS if k in image.traits]
+    if case.series is not None:
+        rows.append(("Series", f"{case.series.number} of {case.series.of}: {case.series.why}"))
+        rows += [("Series not taken", "; ".join(case.series.rejected))] if case.series.rejected else []
     if case.label:
         rows.append(("Reference label", case.label))
     if case.group:

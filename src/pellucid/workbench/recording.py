@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pellucid.audit.entry import Entry, Event, Outcome, Scalar
 from pellucid.audit.log import AuditLog
+from pellucid.core.case import Case
 from pellucid.core.explanation import Explanation
 from pellucid.core.model import Model
 from pellucid.explain.byhand import Reply
@@ -75,6 +76,13 @@ class Recorder:
                 input_digest=origin.input_digest,
             )
         )
+
+    def chose(self, case: Case) -> None:
+        """A series was chosen among those of its study: by its number, or by the model card."""
+        found = case.series
+        if found is not None:
+            told = {"number": found.number, "of": found.of, "rejected": len(found.rejected), "by": found.by}
+            self.log.record(Entry("config", subject=case.name, method="series", parameters=told))
 
     def exported(self, case: str, what: str, digest: str, uids: tuple[str, ...] = ()) -> None:
         """Files were written for a reader: a report, a map, a DICOM object.
