@@ -79,7 +79,7 @@ def write_report(
     sheet = draw_panel([m.explanation for m in report.maps], framing_of(report), finished.panel.names)
     picture = write_bytes(folder / PICTURE, png(sheet))
     if recorder is not None:
-        what = "report with the patient's name" if wanted.patient else "report"
+        what = "report.naming_the_patient" if wanted.patient else "report"
         recorder.exported(finished.opened.case.name, what, hashlib.sha256(path.read_bytes()).hexdigest())
     return replace(finished, files={**finished.files, "report": path, "picture": picture, **beside})
 
