@@ -262,6 +262,8 @@ def _complete(header: Dataset) -> Dataset:
     for keyword in (*_ASKED, *_ALSO_ASKED):
         if header.get(keyword) is None:
             setattr(header, keyword, "")
+    if "SpacingBetweenSlices" in header:  # highdicom believes it, also where the positions say another
+        del header.SpacingBetweenSlices
     if header.PatientSex not in _SEXES:  # anything else is no code of the standard
         header.PatientSex = ""
     if spacing(header, "PixelSpacing") is None and "PixelSpacing" in header:  # zeros occur, and are no length
