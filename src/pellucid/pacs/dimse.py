@@ -222,11 +222,14 @@ class DimseArchive(Archive):
             )  # fmt: skip
             if not link.is_established:
                 raise _refusal(link)
+            door = link.dul.socket and link.dul.socket.socket
             try:
                 yield link
             finally:
                 if link.is_established:
                     link.release()
+                if door is not None:
+                    door.close()  # pynetdicom leaves it open where the other side went first
 
 
 def groups(parcels: Sequence[Parcel], most: int) -> Iterator[list[Parcel]]:

@@ -8,7 +8,13 @@ from threading import Lock
 
 from pellucid.core.errors import MissingExtra
 
-_TALKATIVE = ("pynetdicom", "dicomweb_client", "urllib3", "pydicom")  # they log UIDs, queries and header values
+_TALKATIVE = (
+    "pynetdicom",
+    "dicomweb_client",
+    "retrying",
+    "urllib3",
+    "pydicom",
+)  # they log UIDs, queries and header values
 _SILENT = logging.CRITICAL + 1
 _LOCK = Lock()
 _LEVELS: list[list[int]] = []  # one entry for each block that runs; the first holds what stood before
