@@ -38,7 +38,7 @@ def make_object(seed: int = 1, kind: str = SecondaryCaptureImageStorage, **chang
     data.SeriesInstanceUID = generate_uid(entropy_srcs=["series", kind])
     data.PatientName, data.PatientID, data.PatientSex, data.PatientBirthDate = NAME, IDENTITY, "", ""
     data.StudyID = data.AccessionNumber = data.ReferringPhysicianName = ""
-    data.StudyDate, data.StudyTime, data.Modality = "20200101", "120000", "OT"
+    data.StudyDate, data.StudyTime, data.Modality = "20200101", "120000", "CT"
     data.Manufacturer, data.SeriesNumber, data.InstanceNumber = "Pellucid", 900, seed
     data.SeriesDescription = "RESEARCH - NOT FOR DIAGNOSIS: attribution map"
     data.ImageType, data.ConversionType = ["DERIVED", "SECONDARY"], "WSD"
@@ -95,6 +95,7 @@ class Moody:
     held: dict[str, Dataset] = field(default_factory=dict)
     came: list[str] = field(default_factory=list)
     contexts: list[list[tuple[str, str]]] = field(default_factory=list)
+    associations: int = 0
     port: int = 0
     only: str | None = None
 
@@ -112,14 +113,18 @@ class Moody:
         watching = [
             (evt.EVT_C_ECHO, lambda _: 0), (evt.EVT_C_STORE, self.store), (evt.EVT_C_FIND, self.find),
             (evt.EVT_C_GET, self.get), (evt.EVT_REQUESTED, self.asked),
+            (evt.EVT_ACCEPTED, self.agreed),
         ]  # fmt: skip
         server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=watching)
         self.port = server.socket.getsockname()[1]
         return server
 
-    def asked(self, event: Any) -> None:
-        pairs = event.assoc.requestor.primitive.presentation_context_definition_list
-        self.contexts.append([(str(c.abstract_syntax), str(c.transfer_syntax[0])) for c in pairs])
+    def asked(self, _: Any) -> None:
+        self.associations += 1
+
+    def agreed(self, event: Any) -> None:
+        pairs = [(str(c.abstract_syntax), str(c.transfer_syntax[0])) for c in event.assoc.accepted_contexts]
+        self.contexts.append(pairs)
 
     def store(self, event: Any) -> int:
         data = event.dataset

@@ -97,7 +97,7 @@ def test_nothing_is_sent_while_sending_is_off(pellucid: Callable[..., Result], m
     done = pellucid("send", objects, "--to", "main", port=there.port, sending=False)
     assert done.exit_code == 2
     assert "sending is off" in done.output
-    assert not there.contexts
+    assert not there.associations
 
 
 def test_a_part_that_is_not_there_is_exit_code_1(
@@ -134,7 +134,7 @@ def test_images_of_the_patient_stay(
     assert done.exit_code == 2
     assert "never sent" in done.output
     assert "CANARYNAME" not in done.output
-    assert not there.contexts
+    assert not there.associations
 
 
 @pytest.mark.parametrize(

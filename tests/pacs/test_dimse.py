@@ -100,7 +100,7 @@ def test_a_refused_association_is_told_and_not_tried_again(
     with pytest.raises(ArchiveRefused, match=word):
         send(archive, parcels, outbox)
     assert not there.came
-    assert len(there.contexts) == 1
+    assert there.associations == 1
 
 
 def test_nobody_there(moody: Start, parcels: list[Parcel], outbox: Outbox) -> None:
