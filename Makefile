@@ -28,8 +28,12 @@ $(USER): pyproject.toml constraints.txt | $(PYTHON)
 	$(INSTALL) -e .
 	@touch $@
 
+# Of the extra nnunet without timm and torchvision: the networks of nnU-Net import neither.
+NNUNET := 'dynamic-network-architectures>=0.4'
+
 $(DEVELOPER): $(USER)
 	$(INSTALL) -e '.[test,docs,train,hospital,onnx,openvino,monai]'
+	$(INSTALL) --no-deps $(NNUNET)
 	@touch $@
 
 # grad-cam and zennit need torchvision, which no CPU build of torch brings: apart, and torch itself is shared by a path.

@@ -14,8 +14,8 @@ _CARD_BYTES = 1 << 20
 _ONNX_FIELDS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26})  # of ModelProto in onnx.proto
 _ONNX_GRAPH = 7
 _ACCEPTED = (
-    f"a {CARD_NAME}, a folder with one, a MONAI bundle folder (configs/metadata.json), or a file of TorchScript, "
-    "torch.export (.pt2) or ONNX"
+    f"a {CARD_NAME}, a folder with one, a MONAI bundle folder (configs/metadata.json), a trained nnU-Net v2 "
+    "(plans.json), or a file of TorchScript, torch.export (.pt2) or ONNX"
 )
 
 
@@ -29,6 +29,7 @@ class Form(StrEnum):
     EXPORTED = "torch.export archive"
     ONNX = "ONNX"
     BUNDLE = "MONAI bundle"
+    NNUNET = "trained nnU-Net"
 
 
 def detect_form(path: Path) -> Form:
@@ -40,8 +41,9 @@ def detect_form(path: Path) -> Form:
     if path.is_dir():
         if (path / CARD_NAME).is_file():
             return Form.CARD
-        if is_bundle(path):
-            return Form.BUNDLE
+        form = folder_form(path)
+        if form is not None:
+            return form
         raise ModelError(f"the folder {path.name} holds no model", f"give {_ACCEPTED}")
     if not path.is_file():
         raise ModelError(f"there is no model {path.name}", f"give {_ACCEPTED}")
@@ -52,9 +54,25 @@ def detect_form(path: Path) -> Form:
     return form
 
 
+def folder_form(path: Path) -> Form | None:
+    """What a folder is laid out as, whether or not a card lies in it; None: as nothing that is known."""
+    if not path.is_dir():
+        return None
+    if is_bundle(path):
+        return Form.BUNDLE
+    return Form.NNUNET if is_nnunet(path) else None
+
+
 def is_bundle(path: Path) -> bool:
     """Whether a folder is laid out as a MONAI bundle."""
     return (path / "configs" / "metadata.json").is_file()
+
+
+def is_nnunet(path: Path) -> bool:
+    """Whether a folder is a trained nnU-Net v2: of a data set, of a configuration (with its plans), or of a fold."""
+    if path.name.startswith("fold_") and (path.parent / "plans.json").is_file():
+        return True
+    return (path / "plans.json").is_file() or any(path.glob("*__*__*/plans.json"))
 
 
 def _of_file(file: BinaryIO, size: int) -> Form | None:

@@ -15,12 +15,13 @@ from pellucid.core.prepare import prepare
 from pellucid.io.cardschema import Golden, ModelCard
 from pellucid.io.loaders.bundle import bundle_digest, bundle_weights, load_bundle
 from pellucid.io.loaders.exported import load_exported
+from pellucid.io.loaders.nnunet import find_trained, load_nnunet, nnunet_digest
 from pellucid.io.loaders.onnx import load_onnx
 from pellucid.io.loaders.parts import Origin, Parts
 from pellucid.io.loaders.python import load_python
 from pellucid.io.loaders.torchscript import load_torchscript
 from pellucid.io.modelcard import CARD_NAME, read_card
-from pellucid.io.modelform import Form, detect_form, is_bundle
+from pellucid.io.modelform import Form, detect_form, folder_form
 from pellucid.io.references import References, read_references
 from pellucid.io.trust import Gate, Trust, open_gate, sha256_of
 
@@ -32,7 +33,9 @@ _LOADERS: Mapping[Form, Callable[[Origin], Parts]] = {
     Form.EXPORTED: load_exported,
     Form.ONNX: load_onnx,
     Form.BUNDLE: load_bundle,
+    Form.NNUNET: load_nnunet,
 }
+_CARDS: Mapping[Form, Callable[[Path], str]] = {Form.BUNDLE: bundle_digest, Form.NNUNET: nnunet_digest}
 _ABILITIES = {
     "gradient": "gradients of its output: saliency, path and class activation methods",
     "hooks": "layers read by name: class activation methods",
@@ -85,7 +88,7 @@ class GoldenResult:
 def load_model(
     path: str | Path, trust_code: bool = False, device: str = "cpu", allow_list: Path | None = None
 ) -> LoadedModel:
-    """Load a model card, a folder with one, a MONAI bundle, or a TorchScript, torch.export or ONNX file.
+    """Load a model card, a folder with one, a MONAI bundle, a trained nnU-Net, or a TorchScript, .pt2 or ONNX file.
 
     Args:
         path: of the file or folder; what it is, is seen from its content.
@@ -112,7 +115,7 @@ def load_model(
     folder = place if place.is_dir() else place.parent
     digest = _weights_digest(place, form)
     parts = _LOADERS[form](Origin(place, form, folder, gate, device=target))
-    card_digest = bundle_digest(place) if form is Form.BUNDLE else ""
+    card_digest = _CARDS[form](place) if form in _CARDS else ""
     return _put_together(parts, parts.card, folder, form, (digest, card_digest))
 
 
@@ -224,7 +227,7 @@ def _with_card(path: Path, gate: Gate, device: torch.device) -> LoadedModel:
     weights = folder / card.model.weights
     if not weights.exists():
         raise BadCard(f"model.weights: there is no {card.model.weights} beside the card", "put the weights there")
-    form = Form.BUNDLE if is_bundle(weights) else detect_form(weights)  # a bundle's folder may hold this very card
+    form = folder_form(weights) or detect_form(weights)  # a model's folder may hold this very card
     if form is Form.CARD:
         raise BadCard(f"model.weights: {card.model.weights} is no weights file", "name the weights")
     digest = _weights_digest(weights, form)
@@ -243,6 +246,8 @@ def _with_card(path: Path, gate: Gate, device: torch.device) -> LoadedModel:
 
 
 def _weights_digest(path: Path, form: Form) -> str:
+    if form is Form.NNUNET:
+        return sha256_of(find_trained(path).checkpoint)
     return sha256_of(bundle_weights(path) if form is Form.BUNDLE else path)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -17,6 +18,14 @@ from pellucid.io.modelform import Form
 State = dict[str, Tensor]
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network_weights", "network")
 _SHOWN = 3
+_NUMPY = [np.float16, np.float32, np.float64, np.int8, np.int16, np.int32, np.int64, np.uint8, np.bool_]
+# checkpoints of trainers keep losses as NumPy's numbers: numbers alone are read, under the names of NumPy 1 and 2
+_NUMBERS: list[Any] = [
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in _NUMPY),
+    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
+    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
+]
 
 
 def read_state(path: Path, form: Form, key: str | None = None) -> State:
@@ -57,7 +66,8 @@ def _pickled(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of an unusual pickle; what it holds is refused or read
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(_NUMBERS):
+                return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "pickle data was truncated" in str(error):
             raise WeightsMismatch(f"{path.name} is cut off", "copy it again") from error
