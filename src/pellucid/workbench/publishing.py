@@ -25,7 +25,7 @@ from pellucid.io.objects.recipe import Recipe
 from pellucid.io.objects.record import Ruling, structured_report
 from pellucid.io.objects.segment import segmentation
 from pellucid.io.objects.source import Source, check_dicom, open_source
-from pellucid.show.rules import decide
+from pellucid.show.rules import NO_NULL, decide
 from pellucid.workbench.displaying import displayed
 from pellucid.workbench.exporting import FOLDER, Export, Publication, Published
 from pellucid.workbench.job import Finished, Request
@@ -36,10 +36,6 @@ from pellucid.workbench.telling import told_of
 _NO_FRAME = (
     "expected an image with a frame of reference, which a Parametric Map needs (PS3.3 A.75.3), got one without",
     "take the map from the archive, or see it in the other objects",
-)
-_NO_NULL = (
-    "expected a map whose height in normal cases was measured and that may be shown, got one without a region",
-    "measure references for the model, or choose a target that it predicts",
 )
 _NAMES = {maps.KIND: "parametric map", segment.KIND: "segmentation"}
 
@@ -192,9 +188,13 @@ def _map(task: _Task) -> tuple[Dataset, Proof]:
 
 
 def _segment(task: _Task) -> tuple[Dataset, Proof]:
-    region = decide(task.made.explanation, task.values).region(task.values)
+    display = decide(task.made.explanation, task.values)
+    region = display.region(task.values)
     if region is None:
-        raise BadRegion(*_NO_NULL)
+        why = NO_NULL if display.shown else display.notes[0]
+        raise BadRegion(f"expected a map with a region, got one without: {why}", "leave --segmentation out")
+    if not region.any():
+        raise BadRegion("expected a map that rises above its null somewhere, got none", "leave --segmentation out")
     placed = task.source.flat_map(region) if task.source.flat else task.source.volume(region)
     dataset = segmentation(task.made, placed, task.recipe)
     return dataset, lambda path: round_trip(path, placed)
