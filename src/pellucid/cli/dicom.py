@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from pellucid.cli import face, series
+from pellucid.cli import attest, face, series
 from pellucid.core.atomic import write_text
 from pellucid.core.errors import ArchiveError, BadOption
 from pellucid.pacs.inbox import Inbox
@@ -21,6 +21,7 @@ app = typer.Typer(
     help="Verify explanations that were written as DICOM objects, and speak to archives.", no_args_is_help=True
 )
 
+app.command()(attest.verify)
 app.command()(series.series)
 
 _MOST_SERIES = 1000

@@ -19,6 +19,7 @@ from pellucid.workbench.measured import beside
 from pellucid.workbench.registry import spell_whole, told_apart
 from pellucid.workbench.reporting import case_report
 
+OUTPUT, LARGEST, SMALLEST = "Model output for the target", "Largest value of the map", "Smallest value of the map"
 _INPUT = (
     "photometric",
     "lossy",
@@ -72,7 +73,7 @@ def _model_said(explanation: Explanation) -> list[Measured]:
     none = "the model card names no operating point"
     score = "" if said.score is not None else "the task has no score of a class"
     return [
-        Measured("Model output for the target", said.value, said.unit),
+        Measured(OUTPUT, said.value, said.unit),
         Measured("Model score of the target", said.score, "1", score),
         Measured("Operating point", said.threshold, said.unit, none),
     ]
@@ -87,8 +88,8 @@ def _of_the_map(explanation: Explanation) -> list[Measured]:
     spread = float(error[first].square().mean().sqrt()) if error else None
     unmeasured = "not measured for this method, target and model"
     return [
-        Measured("Largest value of the map", float(values.max()), unit),
-        Measured("Smallest value of the map", float(values.min()), unit),
+        Measured(LARGEST, float(values.max()), unit),
+        Measured(SMALLEST, float(values.min()), unit),
         Measured("Native resolution", max(cell) if cell else None, length, "not stated by the method"),
         Measured("Fixed scale, full strength", reference.scale if reference else None, unit, unmeasured),
         Measured("Null of the maximum", reference.null if reference else None, unit, unmeasured),

@@ -1,5 +1,6 @@
 """Our own objects read back: what they are, whose they are, the map in its place, the report's numbers."""
 
+import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
 from pellucid.core.errors import InputError, UnreadableImage
 from pellucid.io.dicomfile import DAMAGED, open_header
@@ -32,6 +34,8 @@ class Kind(StrEnum):
     COLORED = "pcps"
 
 
+_SAID = re.compile(r"(?:^|[,;] ?)(seed|precision|engine|weights_sha256|card_sha256|input_sha256|content_key)=([^,;]*)")
+_CUT = 1024  # characters of an ST: a longer description ends in the middle of a value
 _SPELLED = ("Algorithm Parameters", "Reason")
 _CLASSES = {
     "1.2.840.10008.5.1.4.1.1.30": Kind.MAP,
@@ -71,6 +75,20 @@ class OurObject:
     def referred(self) -> frozenset[str]:
         """SOPInstanceUIDs of everything it refers to; never shown."""
         return frozenset(str(part.ReferencedSOPInstanceUID) for part in _parts(self.dataset) if _names_one(part))
+
+    @property
+    def whose(self) -> tuple[str, str]:
+        """Patient and issuer of the identifier; never shown."""
+        return str(self.dataset.get("PatientID", "")), str(self.dataset.get("IssuerOfPatientID", ""))
+
+    @property
+    def described(self) -> Mapping[str, str]:
+        """What its standard attributes say of how it was made, by name; empty: they are silent."""
+        found: dict[str, str] = {}
+        for text in (text for part in (self.dataset, *_parts(self.dataset)) for text in _descriptions(part)):
+            whole = text if len(text) < _CUT else text.rpartition(",")[0]
+            found |= {name: value.strip() for name, value in _SAID.findall(whole)}
+        return found
 
     def unchanged(self) -> bool:
         """Whether UID and content still belong together: another name of the patient, say, needs another UID.
@@ -244,6 +262,12 @@ def _parts(dataset: Dataset) -> Iterator[Dataset]:
             for item in element.value:
                 yield item
                 yield from _parts(item)
+
+
+def _descriptions(part: Dataset) -> list[str]:
+    """Where each kind of object says how it was made."""
+    said = [part.get(keyword) for keyword in ("DerivationDescription", "AlgorithmParameters", "TextValue")]
+    return [text for one in said for text in (one if isinstance(one, MultiValue) else [one]) if isinstance(text, str)]
 
 
 def _names_one(part: Dataset) -> bool:
