@@ -275,7 +275,7 @@ def test_ages_above_89_are_one_group(film, opened, written, age):
     assert found == age
 
 
-@pytest.mark.parametrize(("units", "unit"), [("BQML", "Bq/ml"), ("GML", "g/ml"), ("CNTS", "counts"), ("X", "a.u.")])
+@pytest.mark.parametrize(("units", "unit"), [("BQML", "Bq/ml"), ("GML", "SUVbw"), ("CNTS", "counts"), ("X", "a.u.")])
 def test_units_of_a_pet_are_as_stated(phantom, opened, units, unit):
     made = phantom(shape=(1, 16, 20), bright=(0, 3, 15))
     data = made.datasets(modality="PT", slopes=[0.37])[0]

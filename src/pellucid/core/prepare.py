@@ -40,6 +40,7 @@ class InputSpec:
         std: divided by last, per channel.
         pad: what lies beyond the image: a value in network units, or ``edge``.
         columns: of a vector, the covariates that it holds, in order; empty: the one that is named as it is.
+        unit: of the values before ``window`` and ``scale``; PET is brought into it where its header allows; None: any.
 
     Raises:
         BadOption: a number that is not positive, or not one for each axis or channel.
@@ -68,6 +69,7 @@ class InputSpec:
     std: tuple[float, ...] | None = None
     pad: float | Literal["edge"] = 0.0
     columns: tuple[str, ...] = ()
+    unit: Literal["HU", "Bq/ml", "SUVbw", "SUVlbm", "SUVlbm-james"] | None = None
 
     def __post_init__(self) -> None:
         if self.columns and (self.rank or len(self.columns) != self.channels):

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from pellucid.io.dicomfile import (
 from pellucid.io.formats import Format, find_format
 from pellucid.io.guard import check_values, reading
 from pellucid.io.regular import plan_for, read_resampled
+from pellucid.io.suv import suv_traits
 from pellucid.io.volume import (
     check_planes,
     frames_problem,
@@ -134,7 +135,8 @@ def read_dicom(path: Path, modality: Modality | None = None, index: int | None =
             _refuse_index(index)
             check_planes([dataset])
             with decoding(dataset):
-                return read_frames(dataset, modality) if enhanced else read_slices([dataset], modality)
+                image = read_frames(dataset, modality) if enhanced else read_slices([dataset], modality)
+            return replace(image, traits={**image.traits, **suv_traits([dataset])})
         with decoding(dataset):
             return _read_plane(dataset, modality, _frame(count, index))
 
@@ -193,7 +195,8 @@ def read_series(
         check_values((len(headers), int(headers[0].Rows), int(headers[0].Columns), samples), "a DICOM series")
         datasets = open_datasets([member.path for member in members])
         with decoding(datasets[0]):
-            return read_slices(datasets, modality) if plan is None else read_resampled(datasets, plan, modality)
+            image = read_slices(datasets, modality) if plan is None else read_resampled(datasets, plan, modality)
+        return replace(image, traits={**image.traits, **suv_traits(headers)})
 
 
 def _check_one_series(found: Survey) -> None:

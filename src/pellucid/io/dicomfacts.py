@@ -24,6 +24,7 @@ _MODALITIES = {
 }
 _MEASURED = frozenset({"CT", "MR", "PT", "NM"})  # values are signals: how they are displayed does not change them
 _PET_UNITS = {"BQML": "Bq/ml", "GML": "g/ml", "CNTS": "counts", "CPS": "counts/s", "CM2ML": "cm2/ml", "PCNT": "%"}
+_SUV_TYPES = {"BW": "SUVbw", "LBMJANMA": "SUVlbm", "LBMJAMES128": "SUVlbm-james"}  # PS3.3 C.8.9.1: BW where absent
 _CODES = {
     "dicom_modality": ("Modality",),
     "body_part": ("BodyPartExamined",),
@@ -87,6 +88,8 @@ def is_measured(header: Dataset) -> bool:
 def unit_of(header: Dataset) -> str:
     """Unit of the values after the modality transform."""
     kind = str(header.get("Modality", ""))
+    if kind == "PT" and header.get("Units") == "GML":
+        return _SUV_TYPES.get(str(header.get("SUVType") or "BW"), "g/ml")
     if kind == "PT":
         return _PET_UNITS.get(str(header.get("Units", "")), "a.u.")
     if kind != "CT" or find(header, "RescaleIntercept") is None:
@@ -171,11 +174,23 @@ def _derived(header: Dataset) -> Mapping[str, str | float]:
     lossy = str(header.get("LossyImageCompression", ""))
     if lossy in ("00", "01"):
         found["lossy"] = "yes" if lossy == "01" else "no"
-    age = re.fullmatch(r"(\d{3})([DWMY])", str(header.get("PatientAge", "")))
-    if age:
-        years = int(age[1]) / {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}[age[2]]
+    years = age_of(header)
+    if years is not None:
         found["age"] = min(round(years, 2), _OLDEST)
     return found
+
+
+def age_of(header: Dataset) -> float | None:
+    """Years, where the header states an age."""
+    age = re.fullmatch(r"(\d{3})([DWMY])", str(header.get("PatientAge", "")))
+    return int(age[1]) / {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}[age[2]] if age else None
+
+
+def values_of(value: Any) -> list[Any]:
+    """The values of an attribute of one or several; none where it is empty."""
+    if value is None or value == "":
+        return []
+    return [value] if isinstance(value, str) or not np.iterable(value) else list(value)
 
 
 def _calibrated(header: Dataset) -> tuple[tuple[float, float] | None, Calibration]:

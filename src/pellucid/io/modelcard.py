@@ -29,6 +29,9 @@ _TRAITS = {  # key of the card: traits of an image that may say it
 }
 
 
+_UNSTATED = ("a.u.", "[0,1]")
+FACTORS = {"SUVbw": "suv_bw", "SUVlbm": "suv_lbm", "SUVlbm-james": "suv_lbm_james"}  # unit: trait that leads to it
+
 _SCHEMA = TypeAdapter(ModelCard)
 
 
@@ -79,6 +82,11 @@ class Described(Protocol):
         ...
 
     @property
+    def unit(self) -> str:
+        """Of the values."""
+        ...
+
+    @property
     def traits(self) -> Mapping[str, str | float]:
         """Technical facts."""
         ...
@@ -113,6 +121,7 @@ def check_applicability(card: ModelCard, image: Described) -> Applicability:
     findings = [
         *_modality(card, image),
         *_rank(card, image),
+        *_unit(card, image),
         *(f for key in _TRAITS for f in _listed(key, getattr(limits, key), image)),
         *_age(limits, image),
         *_slices(limits, image),
@@ -145,6 +154,21 @@ def _rank(card: ModelCard, image: Described) -> Iterator[_Finding]:
     if image.grid.rank not in allowed:
         named = " or ".join(f"{r}-D" for r in dict.fromkeys(allowed))
         yield _Finding("excluded", f"the image is {image.grid.rank}-D, the model is for {named}")
+
+
+def _unit(card: ModelCard, image: Described) -> Iterator[_Finding]:
+    """What can be brought into a unit that an input takes counts as being in it: see ``suv``."""
+    allowed = tuple(dict.fromkeys(spec.unit for spec in card.inputs if spec.unit is not None))
+    can = {unit for unit, trait in FACTORS.items() if trait in image.traits}
+    if not allowed or image.unit in allowed or can & set(allowed):
+        return
+    named = " or ".join(allowed)
+    if image.unit in _UNSTATED:
+        yield _Finding("unknown", f"the unit of the values is not stated (the model takes {named})")
+        return
+    why = image.traits.get("suv_refused")
+    reason = f", and SUV cannot be worked out ({why})" if why else ""
+    yield _Finding("excluded", f"the values are {image.unit}{reason}, the model takes {named}")
 
 
 def _listed(key: str, allowed: tuple[str, ...], image: Described) -> Iterator[_Finding]:

@@ -3,9 +3,8 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
@@ -15,10 +14,11 @@ from pellucid.core.grid import Grid
 from pellucid.core.image import Modality
 from pellucid.io.cardschema import ModelCard
 from pellucid.io.dicom import Member, Survey
-from pellucid.io.dicomfacts import modality_of, spacing, traits_of
+from pellucid.io.dicomfacts import modality_of, spacing, traits_of, unit_of, values_of
 from pellucid.io.dicomfile import DAMAGED
 from pellucid.io.guard import reading
 from pellucid.io.modelcard import check_applicability
+from pellucid.io.suv import suv_traits
 from pellucid.io.volume import planes_of
 
 RULE = "of those that fit the model card the one with the most slices, then the thinnest, then the first"
@@ -61,6 +61,7 @@ class Candidate:
         modality: of the image.
         grid: sizes; lengths where slices are regular, without a position.
         traits: technical facts, of the middle slice.
+        unit: of the values.
         nature: why nobody would explain it (a localizer, a screen capture); empty: nothing speaks against it.
         problem: why its slices form no regular volume; empty: they do.
     """
@@ -70,6 +71,7 @@ class Candidate:
     modality: Modality
     grid: Grid
     traits: Mapping[str, str | float]
+    unit: str
     nature: str
     problem: str
 
@@ -230,12 +232,15 @@ def _candidate(number: int, group: Sequence[Member]) -> Candidate:
     apart = length if isinstance(length, float) and length > 0 else None
     lengths = ((apart, *steps) if count > 1 else steps) if steps and (apart or count == 1) else None
     grid = Grid.regular(shape, [float(v) for v in lengths if v] if lengths else None)
-    return Candidate(number, members, modality_of(header), grid, traits, natures.most_common(1)[0][0], problem)
+    traits |= suv_traits([member.header for member in members])
+    return Candidate(
+        number, members, modality_of(header), grid, traits, unit_of(header), natures.most_common(1)[0][0], problem
+    )
 
 
 def _nature(header: Dataset) -> str:
     """What speaks against an image whatever the model: PS3.3 C.7.6.1.1.2, and what scanners write beside it."""
-    kinds = [str(kind).upper() for kind in _values(header.get("ImageType"))]
+    kinds = [str(kind).upper() for kind in values_of(header.get("ImageType"))]
     if "Secondary Capture" in UID(str(header.get("SOPClassUID", ""))).name or any(k in kinds for k in _CAPTURES):
         return "a screen capture or a page of doses"
     if any(scout in kind for kind in kinds[2:] for scout in _SCOUTS):
@@ -244,13 +249,7 @@ def _nature(header: Dataset) -> str:
         return "derived from other images"
     if kinds[1:2] == ["SECONDARY"]:
         return "a secondary image"
-    corrected = [str(kind).upper() for kind in _values(header.get("CorrectedImage"))]
+    corrected = [str(kind).upper() for kind in values_of(header.get("CorrectedImage"))]
     if header.get("Modality") == "PT" and corrected and "ATTN" not in corrected:
         return "not corrected for attenuation"
     return ""
-
-
-def _values(value: Any) -> list[Any]:
-    if value is None or value == "":
-        return []
-    return [value] if isinstance(value, str) or not np.iterable(value) else list(value)

@@ -23,6 +23,7 @@ from pellucid.io.modelcard import check_applicability
 from pellucid.io.models import LoadedModel
 from pellucid.io.reader import Failure
 from pellucid.io.spool import Spool
+from pellucid.io.suv import in_units
 from pellucid.workbench.explaining import Progress
 from pellucid.workbench.opening import Opened, assume_modality, open_case, parse_target
 
@@ -252,6 +253,7 @@ def admitted(case: Case, loaded: LoadedModel, override: bool = False) -> tuple[C
     modalities = [Modality(m) for m in card.modality]
     if len(modalities) == 1:
         case, _ = assume_modality(case, modalities[0])
+    case, _ = in_units(case, card)
     found = [check_applicability(card, image) for image in case.images.values()]
     worst = max(found, key=lambda v: _ORDER.index(v.verdict))
     if worst.verdict == "excluded" and not override:

@@ -29,6 +29,7 @@ from pellucid.io.modelcard import Applicability, check_applicability
 from pellucid.io.models import LoadedModel
 from pellucid.io.nifti import write_nifti
 from pellucid.io.nrrd import write_nrrd
+from pellucid.io.suv import in_units
 from pellucid.show.answers import Agreement, Answers
 from pellucid.show.difference import Difference
 from pellucid.show.sections import Check
@@ -270,6 +271,8 @@ def _admit(case: Case, loaded: LoadedModel, request: Request) -> tuple[Case, App
     if len(modalities) == 1:
         case, said = assume_modality(case, modalities[0])
         warnings += said
+    case, said = in_units(case, card)
+    warnings += said
     verdicts = [check_applicability(card, image) for image in case.images.values()]
     worst = max(verdicts, key=lambda v: ("applies", "unknown", "excluded").index(v.verdict))
     if worst.verdict == "excluded" and not request.override:
