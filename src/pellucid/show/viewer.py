@@ -174,6 +174,9 @@ def _map(
         "high": high,
         "null": display.null,
         "signed": display.signed,
+        "above": any(
+            r is not None and bool(r.any()) for r in (display.region(one.values), display.against(one.values))
+        ),
         "scale": display.scale_words,
         "notes": list(display.notes),
         "place": one.place,

@@ -100,7 +100,10 @@ async function choose(side, k) {
 function setShow(how) {
   view.show = how;
   element(`show-${how}`).checked = true;
-  if (how === "color" && !content.washes && !view.two) toggle("two");
+  if (how === "color" && !content.washes && !view.two) {
+    toggle("two"); // where no wash may lie over the image, the map stands beside it
+    choose("mapB", view.mapA);
+  }
   refresh();
   drawSolid();
 }
@@ -116,7 +119,8 @@ function setWindow(k) {
 function describeWindow() {
   const unit = content.image.unit ? ` ${content.image.unit}` : "";
   element("window-words").textContent = content.image.color
-    ? content.image.words : `black ${number(view.low)}, white ${number(view.high)}${unit}${view.inverted ? ", inverted" : ""}`;
+    ? content.image.words
+    : `${view.inverted ? "white" : "black"} ${number(view.low)}, ${view.inverted ? "black" : "white"} ${number(view.high)}${unit}`;
   refresh();
   drawSolid();
 }

@@ -172,13 +172,17 @@ class Pane {
     this.drawRuler(context, height);
     if (layer) this.drawCell(context, width, height, layer.about);
     text(context, this.title(layer), 8, 8, "left", "top", "13px");
+    if (layer && layer.about.null !== null && !layer.about.above) {
+      text(context, "no region: nothing above the null", width / 2, 0.8 * height, "center", "middle", "14px");
+    }
     content.marks.forEach((mark, k) => text(context, mark, 8, 28 + 20 * k, "left", "top", "bold 14px", "#ffb224"));
   }
 
   title(layer) {
     const { name, normal } = this.plane;
     const words = normal === null ? "" : `${name} ${sliceNumber(normal, view.at)}/${grid.full[normal]}`;
-    const slab = normal !== null && view.slab ? `slab of ${view.slab} mm, largest values` : "";
+    const [low, high] = slabOf(this.plane, view.at, view.slab);
+    const slab = high > low ? `largest of ${high - low + 1} slices` : "";
     return [words, slab, layer ? layer.about.title : ""].filter(Boolean).join(" \u00b7 ");
   }
 
@@ -227,14 +231,19 @@ class Pane {
   }
 }
 
+// On a dark ground of its own: white letters on a white film are none.
 function text(context, words, x, y, align, baseline, font, color = "#fff") {
+  if (!words) return;
   context.font = `${font} system-ui, sans-serif`;
   context.textAlign = align;
   context.textBaseline = baseline;
-  context.lineJoin = "round";
-  context.lineWidth = 3.5;
-  context.strokeStyle = HALO;
-  context.strokeText(words, x, y);
+  const size = context.measureText(words);
+  context.fillStyle = "rgb(0 0 0 / 60%)";
+  context.fillRect(
+    x - size.actualBoundingBoxLeft - 3, y - size.actualBoundingBoxAscent - 3,
+    size.actualBoundingBoxLeft + size.actualBoundingBoxRight + 6,
+    size.actualBoundingBoxAscent + size.actualBoundingBoxDescent + 6,
+  );
   context.fillStyle = color;
   context.fillText(words, x, y);
 }

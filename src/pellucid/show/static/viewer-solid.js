@@ -15,42 +15,57 @@ function loadNiivue() {
 
 async function openSolid() {
   const host = element("solid");
-  host.hidden = false;
-  if (solid) return drawSolid();
-  element("solid-words").textContent = "Loading\u2026";
+  host.hidden = !host.hidden;
+  element("open-solid").setAttribute("aria-pressed", !host.hidden);
+  if (host.hidden || solid) return drawSolid();
+  element("solid-words").textContent = "Loading\u2026 (without a graphics card this takes a while)";
   try {
     if (!window.niivue) await loadNiivue();
     const viewer = new niivue.Niivue({
       isRadiologicalConvention: Boolean(grid.letters), showAllOrientationMarkers: true, logLevel: "error",
       isOrientationTextVisible: Boolean(grid.letters), dragAndDropEnabled: false, isNearestInterpolation: false,
       viewModeHotKey: "", clipPlaneHotKey: "", cycleClipPlaneHotKey: "", multiplanarShowRender: 1, multiplanarLayout: 2,
-      backColor: [0, 0, 0, 1], crosshairColor: [1, 0.85, 0.3, 0.8], textHeight: 0.05,
-      show3Dcrosshair: true, crosshairWidth: 0.4, crosshairWidthUnit: "percent", sagittalNoseLeft: true, fontColor: [1, 1, 1, 1],
+      backColor: [0, 0, 0, 1], crosshairColor: [1, 0.85, 0.3, 0.8], textHeight: 0.05, fontColor: [1, 1, 1, 1],
+      show3Dcrosshair: true, crosshairWidth: 0.4, crosshairWidthUnit: "percent", sagittalNoseLeft: true,
     });
     await viewer.attachToCanvas(element("solid-canvas"));
     viewer.setSliceType(viewer.sliceTypeMultiplanar);
+    viewer.addVolume(await volume(view.image, "image.nii", "gray", 1, view.low, view.high));
     viewer.onLocationChange = (place) => fromSolid(place.mm);
     solid = viewer;
-    await drawSolid();
+    await updateSolid();
   } catch (error) {
     element("solid-words").textContent = `3-D is not shown: ${error.message}`;
   }
 }
 
-async function drawSolid() {
-  if (!solid) return;
-  const map = shownMap("A");
-  while (solid.volumes.length) solid.removeVolumeByIndex(0);
-  const image = await volume(view.image, "image.nii", "gray", 1, view.low, view.high);
-  image.colormapInvert = view.inverted;
-  solid.addVolume(image);
-  if (map && content.washes) {
-    solid.addColormap("attribution", mapColors(map.about));
-    solid.addVolume(await volume(map, "map.nii", "attribution", OVER * view.opacity, map.about.low, map.about.high));
+// Without a graphics card a drawing takes seconds: several wishes become one, and a hidden volume is not drawn.
+let wished = 0;
+
+function drawSolid() {
+  clearTimeout(wished);
+  if (solid && !element("solid").hidden) wished = setTimeout(updateSolid, 250);
+}
+
+let drawnMap = null;
+
+async function updateSolid() {
+  const map = content.washes ? shownMap("A") : null;
+  if (map !== drawnMap) {
+    if (solid.volumes.length > 1) solid.removeVolumeByIndex(1);
+    if (map) {
+      solid.addColormap("attribution", mapColors(map.about));
+      solid.addVolume(await volume(map, "map.nii", "attribution", OVER, map.about.low, map.about.high));
+    }
+    drawnMap = map;
   }
-  toSolid();
+  const [image, overlay] = solid.volumes;
+  [image.cal_min, image.cal_max, image.colormapInvert] = [view.low, view.high, view.inverted];
+  if (overlay) overlay.opacity = OVER * view.opacity;
+  solid.updateGLVolume();
+  moveSolid();
   const where = map && (map.about.null === null ? "a fifth of its scale (its null was not measured)" : "its null");
-  const said = map && content.washes ? `${map.about.title}, painted beyond ${where}` : "the image alone";
+  const said = map ? `${map.about.title}, painted beyond ${where}` : "the image alone";
   element("solid-words").textContent =
     `NiiVue: ${said}. S is H (head), I is F (feet). Drag in 3-D to turn. Values between voxels are interpolated here.`;
 }
@@ -79,10 +94,16 @@ function mapColors(about) {
 
 const threshold = (about) => about.null ?? FAINT * about.high;
 
+let moving = 0;
+
 function toSolid() {
+  clearTimeout(moving);
+  if (solid && !element("solid").hidden) moving = setTimeout(moveSolid, 150);
+}
+
+function moveSolid() {
   const point = worldOf(view.at);
-  if (!solid || !point || !solid.volumes.length) return;
-  solid.scene.crosshairPos = solid.mm2frac([-point[0], -point[1], point[2]]);
+  if (point) solid.scene.crosshairPos = solid.mm2frac([-point[0], -point[1], point[2]]);
   solid.drawScene();
 }
 
