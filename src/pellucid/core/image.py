@@ -66,7 +66,8 @@ class Image:
                 f"got {tuple(self.data.shape)}",
                 "put the channel axis first and give the grid of the same voxels",
             )
-        bad = int((~torch.isfinite(self.data)).sum())
+        # one that is not finite makes the sum so; finite ones may overflow it, and only then each is asked
+        bad = 0 if bool(torch.isfinite(self.data.sum())) else int((~torch.isfinite(self.data)).sum())
         if bad:
             raise NonFinite(
                 f"expected finite voxels, got {bad} of {self.data.numel()} that are NaN or infinite",
