@@ -12,12 +12,13 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from pellucid.core.errors import InputError, NonFinite, UnknownName, UnreadableImage, UnwritableOutput
+from pellucid.core.errors import BadRegion, InputError, NonFinite, UnknownName, UnreadableImage, UnwritableOutput
 from pellucid.core.explanation import Answer, Attribution, Explanation, Prediction, Provenance, Reference
 from pellucid.core.grid import Calibration, Grid, as_affine
 from pellucid.core.image import Image, Modality
 from pellucid.core.prepare import InputSpec, prepare
 from pellucid.io.archive import load_explanation, save_explanation
+from pellucid.io.masks import check_same_world
 
 PROVENANCE = Provenance(
     case="case-1a2b3c4d",
@@ -49,7 +50,7 @@ def explained(rank=3, channels=1, letters=None):
     turn = np.linalg.qr(np.random.default_rng(2).normal(size=(3, 3)))[0]
     affine = np.eye(4)
     affine[:3, :3], affine[:3, 3] = turn * [2.5, 0.7, 0.6], [1 / 3, -70.1, 1e-7]
-    grid = Grid(shape, as_affine(affine), Calibration.PATIENT, "1.2.840.99")
+    grid = Grid(shape, as_affine(affine), Calibration.PATIENT, "frame-0a90ed7e2360acfa8078e611e09e49f4")
     if rank == 2:
         grid = Grid.regular(shape, (0.1, 0.2), Calibration.DETECTOR, letters)
     data = torch.randn(channels, *shape, generator=generator) * 100
@@ -236,3 +237,14 @@ def test_an_earlier_explanation_survives_a_failed_save(tmp_path, monkeypatch):
     with pytest.raises(UnwritableOutput):
         save_explanation(explained(2), tmp_path, "x")
     assert equal(load_explanation(tmp_path / "x.json"), explained())
+
+
+def test_a_frame_of_reference_is_kept_as_a_pseudonym(tmp_path):
+    made = explained()
+    image = replace(made.image, grid=replace(made.image.grid, frame_of_reference="1.2.840.99"))
+    again = load_explanation(save_explanation(replace(made, image=image), tmp_path, "x"))
+    assert again.image.grid.frame_of_reference == image.grid.frame
+    assert b"1.2.840.99" not in (tmp_path / "x.json").read_bytes()
+    check_same_world(again.image.grid, image.grid)
+    with pytest.raises(BadRegion, match="frame of reference"):
+        check_same_world(again.image.grid, replace(image.grid, frame_of_reference="1.2.840.98"))

@@ -1,5 +1,6 @@
 """Where voxels are: a lattice of points in the world, in millimeters where millimeters exist."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from pellucid.core.errors import BadOption, ShapeMismatch
 
 Affine = tuple[tuple[float, float, float, float], ...]
+_FRAME = "frame-"
 _POSITIVE, _NEGATIVE = "LPH", "RAF"  # DICOM PS3.3 C.7.6.1.1.1: x to the left, y to the back, z to the head
 
 
@@ -33,7 +35,7 @@ class Grid:
         affine: 4 x 4 matrix from voxel index (in tensor axis order) to millimeters in patient LPS;
             a 2-D grid has its normal as third column. With ``Calibration.NONE`` the unit is a pixel.
         calibration: what a length means.
-        frame_of_reference: DICOM frame of reference UID, where there is one.
+        frame_of_reference: DICOM frame of reference UID, where there is one; never shown (see ``frame``).
         letters: the direction in the patient toward which each axis grows (``("L", "F")``), for a projection
             image that states it without a position; worked out from the affine in patient space.
 
@@ -115,6 +117,22 @@ class Grid:
     def unit(self) -> str:
         """``mm`` where millimeters exist, else ``px``."""
         return "px" if self.calibration is Calibration.NONE else "mm"
+
+    @property
+    def frame(self) -> str | None:
+        """A pseudonym of the frame of reference, the same for the same frame: a UID can be looked up in an archive.
+
+        Example:
+            >>> from dataclasses import replace
+            >>> one, two = (replace(Grid.regular((4, 4)), frame_of_reference=f) for f in ("1.2.3", "1.2.4"))
+            >>> again = replace(one, frame_of_reference=one.frame)
+            >>> one.frame == again.frame, one.frame == two.frame
+            (True, False)
+        """
+        uid = self.frame_of_reference
+        if uid is None or uid.startswith(_FRAME):
+            return uid
+        return _FRAME + hashlib.sha256(uid.encode()).hexdigest()[:32]
 
     def voxels(self, length: float) -> tuple[float, ...]:
         """A length in ``unit`` as a (fractional) number of voxels along each axis."""

@@ -30,7 +30,8 @@ def save_explanation(explanation: Explanation, folder: Path, name: str | None = 
 
     The tensors are the maps as they are, the collapsed map on the image's grid (``on_image``) and both affines; the
     JSON has the rest, the SHA-256 of the tensors, and its own. The image and the network's input lie in a third file
-    named after their hash, which the explanations of one case share. The view is not kept.
+    named after their hash, which the explanations of one case share. The view is not kept, and of the frame of
+    reference only a pseudonym.
 
     Args:
         explanation: whose answer is a map.
@@ -193,7 +194,7 @@ def _grid(grid: Grid) -> dict[str, Any]:
         "shape": list(grid.shape),
         "affine": [list(row) for row in grid.affine],
         "calibration": str(grid.calibration),
-        "frame_of_reference": grid.frame_of_reference,
+        "frame_of_reference": grid.frame,
         "letters": grid.letters and list(grid.letters),
     }
 

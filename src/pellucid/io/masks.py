@@ -58,7 +58,7 @@ def check_same_world(mask: Grid, like: Grid, what: str = "mask") -> None:
         why = f"{_size(mask)} without a position in the patient"
     elif mask.rank != like.rank:
         why = f"a {mask.rank}-D one"
-    elif len({mask.frame_of_reference, like.frame_of_reference} - {None}) > 1:
+    elif len({mask.frame, like.frame} - {None}) > 1:
         why = "one in another frame of reference"
     elif like.rank == 2 and _off_plane(mask, like) > _IN_PLANE:
         why = "one of another slice"
