@@ -193,6 +193,29 @@ def test_a_projection_gets_a_region_on_its_pixels_and_no_map(
         parametric_map(made, made.source.flat_map(_values(made)))
 
 
+def test_a_single_slice_keeps_its_thickness(series: tuple, made_of: Callable[..., Made], tmp_path: Path) -> None:
+    truth, folder = series
+    made = made_of(next(folder.iterdir()))
+    placed = made.source.volume(_values(made))
+    assert placed.spacing == pytest.approx(truth.steps)
+    assert round_trip(write_object(parametric_map(made, placed), tmp_path / "pm.dcm"), placed).passed
+    region = made.source.volume(_values(made) > 1)
+    assert round_trip(write_object(segmentation(made, region), tmp_path / "seg.dcm"), region).passed
+
+
+@pytest.mark.parametrize("name", ["US1_UNCR.dcm", "JPEG2000.dcm"])
+def test_pictures_that_say_little_of_their_place(
+    packaged: Callable[[str], Path], made_of: Callable[..., Made], tmp_path: Path, name: str
+) -> None:
+    """Without an orientation, and with a frame of reference but no position in it."""
+    made = made_of(packaged(name))
+    region = made.source.flat_map(_values(made) > 1)
+    path = write_object(segmentation(made, region), tmp_path / "seg.dcm")
+    assert round_trip(path, region).passed
+    assert "PatientOrientation" in dcmread(path)
+    assert "FrameOfReferenceUID" not in dcmread(path)
+
+
 def test_an_encoder_that_fails_says_nothing_of_the_patient(
     series: tuple, made_of: Callable[..., Made], canary: tuple[str, ...]
 ) -> None:

@@ -21,6 +21,7 @@ from pellucid.io.objects.marks import (
     canonical_parameters,
     content_label,
     equipment,
+    keep_thickness,
     mark,
     plain,
 )
@@ -69,6 +70,7 @@ def parametric_map(
         raise NonFinite("expected a finite map, got NaN or infinity", "explain again in float32, or another method")
     with writing("parametric map"):
         dataset = _written(made, placed, encoding)
+        keep_thickness(dataset, placed)
         dataset.DerivationDescription = canonical_parameters(made)[:_TEXT]
         mark(dataset, made, "attribution map")
         if recipe is not None:

@@ -80,8 +80,8 @@ def mark(dataset: Dataset, made: Made, what: str, image: bool = True) -> Dataset
         if source.get(keyword):
             dataset[keyword] = source[keyword]
     _side(dataset, source)
-    if image and made.source.flat and source.get("PatientOrientation"):
-        dataset["PatientOrientation"] = source["PatientOrientation"]
+    if image and made.source.flat and "PatientOrientation" not in dataset:
+        dataset.PatientOrientation = source.get("PatientOrientation") or ""  # empty says unknown (PS3.3 C.7.6.1.1.1)
     return dataset
 
 
@@ -98,6 +98,13 @@ def _side(dataset: Dataset, source: Dataset) -> None:
         dataset.ImageLaterality = side
     elif source.get("BodyPartExamined") not in UNPAIRED and dataset.SOPClassUID != SegmentationStorage:
         dataset.Laterality = ""
+
+
+def keep_thickness(dataset: Dataset, placed: hd.Volume) -> None:
+    """Give a single slice its own thickness as distance: highdicom 0.28.2 writes 1 mm, and reads another place back."""
+    if placed.spatial_shape[0] == 1:
+        measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+        measures.SpacingBetweenSlices = measures.SliceThickness
 
 
 def series_description(what: str, made: Made) -> str:

@@ -1,7 +1,5 @@
 """The region above a map's null as a binary Segmentation, when asked for: a region of the model, not of the body."""
 
-from typing import Any
-
 import highdicom as hd
 import numpy as np
 from pydicom.dataset import Dataset
@@ -20,6 +18,7 @@ from pellucid.io.objects.marks import (
     algorithm,
     content_label,
     equipment,
+    keep_thickness,
     mark,
     plain,
 )
@@ -30,6 +29,7 @@ KIND = "seg"
 SERIES_NUMBER = 9200
 LABEL = "model attribution region"
 _LONG = 64  # characters of LO
+_HALF_A_PLACE = ("FrameOfReferenceUID", "PositionReferenceIndicator", "PixelSpacing", "SpacingBetweenSlices")
 
 
 def segmentation(made: Made, placed: hd.Volume | Flat, recipe: Recipe | None = None) -> Dataset:
@@ -58,6 +58,8 @@ def segmentation(made: Made, placed: hd.Volume | Flat, recipe: Recipe | None = N
         raise BadRegion("expected a region with at least one voxel, got an empty one", "leave the segmentation out")
     with writing("segmentation"):
         dataset = _written(made, placed)
+        if isinstance(placed, hd.Volume):
+            keep_thickness(dataset, placed)
         mark(dataset, made, LABEL)
         if recipe is not None:
             embed(dataset, recipe)
@@ -74,8 +76,16 @@ def _check_one_frame(made: Made) -> None:
         )
 
 
+def _on_pixels(header: Dataset) -> Dataset:
+    """A header without a frame that has no position, and without lengths that highdicom would repeat by halves."""
+    plain = Dataset()
+    plain.update({element.tag: element for element in header if element.keyword not in _HALF_A_PLACE})
+    plain.file_meta = header.file_meta
+    return plain
+
+
 def _written(made: Made, placed: hd.Volume | Flat) -> Dataset:
-    stored: Any = placed.array.astype(np.uint8)
+    stored, flat = placed.array.astype(np.uint8), isinstance(placed, Flat)
     segment = hd.seg.SegmentDescription(
         segment_number=1,
         segment_label=LABEL,
@@ -85,8 +95,8 @@ def _written(made: Made, placed: hd.Volume | Flat) -> Dataset:
         algorithm_identification=algorithm(made),
     )
     return hd.seg.Segmentation(
-        source_images=made.source.headers,
-        pixel_array=stored[None] if isinstance(placed, Flat) else placed.with_array(stored),
+        source_images=[_on_pixels(made.source.first)] if flat else made.source.headers,
+        pixel_array=stored[None] if flat else placed.with_array(stored),
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[segment],
         series_instance_uid="2.25.0",
