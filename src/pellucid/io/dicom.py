@@ -14,6 +14,7 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
 
 from pellucid.core.errors import BadOption, PellucidError, UnreadableImage
 from pellucid.core.image import Image, Modality
+from pellucid.io.breast import check_breast
 from pellucid.io.dicomfacts import is_measured, modality_of, plane_grid, traits_of, unit_of, window_of
 from pellucid.io.dicomfile import (
     DAMAGED,
@@ -257,6 +258,8 @@ def _read_plane(dataset: Dataset, modality: Modality | None, frame: int) -> Imag
         values, unit, window = _gray(pixels, dataset, photometric)
         keeps = photometric == "MONOCHROME1" and is_measured(dataset)
         traits["photometric"] = photometric if keeps else "MONOCHROME2"
+    if dataset.get("Modality") == "MG":
+        traits |= check_breast(dataset, values[0])
     data = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
     grid = plane_grid(dataset, (int(data.shape[1]), int(data.shape[2])))
     return Image(data, grid, modality or modality_of(dataset), unit, window, traits)

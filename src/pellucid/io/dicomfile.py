@@ -31,7 +31,7 @@ DAMAGED = ("a complete DICOM object", "export it again from the archive")
 MAX_INFLATED_BYTES = 2**28
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _NO_IMAGES = {"SEG": "a Segmentation object", "RTDOSE": "a dose distribution"}
-_CAREFUL = ("pydicom", "pyjpegls", "pillow", "pylibjpeg", "gdcm")
+_CAREFUL = ("pydicom", "pyjpegls", "pillow", "gdcm")  # pylibjpeg's JPEG is libjpeg's, under GPL: never chosen
 _BLOCK = 1 << 16
 
 

@@ -321,11 +321,11 @@ def _of_row(path: Path, how: _How) -> Case:
 def _case(path: Path, image: Image, files: tuple[Path, ...] = (), series: SeriesChoice | None = None) -> Case:
     stem = path.name.removesuffix(".gz").rpartition(".")[0] or path.name
     name = "" if image.traits.get("format") == Format.DICOM else safe_name(stem)
-    mended = image.traits.get("resampled")
+    mended, doubt = image.traits.get("resampled"), image.traits.get("doubt")
     return Case(
         name or f"case-{image.digest[:_HASH_LENGTH]}",
         {PRIMARY: image},
-        notes=(f"resampled: {mended}",) if mended else (),
+        notes=((f"resampled: {mended}",) if mended else ()) + ((str(doubt),) if doubt else ()),
         series=series,
         files={PRIMARY: files or (path,)},
     )
