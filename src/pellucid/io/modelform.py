@@ -15,7 +15,8 @@ _ONNX_FIELDS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26})  # of ModelPr
 _ONNX_GRAPH = 7
 _ACCEPTED = (
     f"a {CARD_NAME}, a folder with one, a MONAI bundle folder (configs/metadata.json), a trained nnU-Net v2 "
-    "(plans.json), or a file of TorchScript, torch.export (.pt2) or ONNX"
+    "(plans.json), a Hugging Face folder (config.json, model.safetensors), or a file of TorchScript, torch.export "
+    "(.pt2) or ONNX"
 )
 
 
@@ -30,6 +31,7 @@ class Form(StrEnum):
     ONNX = "ONNX"
     BUNDLE = "MONAI bundle"
     NNUNET = "trained nnU-Net"
+    HUGGINGFACE = "Hugging Face folder"
 
 
 def detect_form(path: Path) -> Form:
@@ -60,7 +62,9 @@ def folder_form(path: Path) -> Form | None:
         return None
     if is_bundle(path):
         return Form.BUNDLE
-    return Form.NNUNET if is_nnunet(path) else None
+    if is_nnunet(path):
+        return Form.NNUNET
+    return Form.HUGGINGFACE if is_huggingface(path) else None
 
 
 def is_bundle(path: Path) -> bool:
@@ -73,6 +77,12 @@ def is_nnunet(path: Path) -> bool:
     if path.name.startswith("fold_") and (path.parent / "plans.json").is_file():
         return True
     return (path / "plans.json").is_file() or any(path.glob("*__*__*/plans.json"))
+
+
+def is_huggingface(path: Path) -> bool:
+    """Whether a folder is laid out as on the Hugging Face hub: a configuration, and weights in one file or several."""
+    weights = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+    return (path / "config.json").is_file() and any((path / name).is_file() for name in weights)
 
 
 def _of_file(file: BinaryIO, size: int) -> Form | None:

@@ -15,6 +15,7 @@ from pellucid.core.prepare import prepare
 from pellucid.io.cardschema import Golden, ModelCard
 from pellucid.io.loaders.bundle import bundle_digest, bundle_weights, load_bundle
 from pellucid.io.loaders.exported import load_exported
+from pellucid.io.loaders.huggingface import WEIGHTS, huggingface_digest, load_huggingface
 from pellucid.io.loaders.nnunet import find_trained, load_nnunet, nnunet_digest
 from pellucid.io.loaders.onnx import load_onnx
 from pellucid.io.loaders.parts import Origin, Parts
@@ -34,8 +35,13 @@ _LOADERS: Mapping[Form, Callable[[Origin], Parts]] = {
     Form.ONNX: load_onnx,
     Form.BUNDLE: load_bundle,
     Form.NNUNET: load_nnunet,
+    Form.HUGGINGFACE: load_huggingface,
 }
-_CARDS: Mapping[Form, Callable[[Path], str]] = {Form.BUNDLE: bundle_digest, Form.NNUNET: nnunet_digest}
+_CARDS: Mapping[Form, Callable[[Path], str]] = {
+    Form.BUNDLE: bundle_digest,
+    Form.NNUNET: nnunet_digest,
+    Form.HUGGINGFACE: huggingface_digest,
+}
 _ABILITIES = {
     "gradient": "gradients of its output: saliency, path and class activation methods",
     "hooks": "layers read by name: class activation methods",
@@ -88,10 +94,10 @@ class GoldenResult:
 def load_model(
     path: str | Path, trust_code: bool = False, device: str = "cpu", allow_list: Path | None = None
 ) -> LoadedModel:
-    """Load a model card, a folder with one, a MONAI bundle, a trained nnU-Net, or a TorchScript, .pt2 or ONNX file.
+    """Load a model card, a folder with one, a MONAI bundle, a trained nnU-Net, a Hugging Face folder, or a file.
 
     Args:
-        path: of the file or folder; what it is, is seen from its content.
+        path: of the folder, or of a file of TorchScript, torch.export or ONNX; what it is, is seen from its content.
         trust_code: let code that comes with the model run.
         device: such as ``cpu`` or ``cuda``.
         allow_list: file of digests whose code may run; None: ``PELLUCID_TRUSTED`` or the user's own list.
@@ -248,6 +254,8 @@ def _with_card(path: Path, gate: Gate, device: torch.device) -> LoadedModel:
 def _weights_digest(path: Path, form: Form) -> str:
     if form is Form.NNUNET:
         return sha256_of(find_trained(path).checkpoint)
+    if form is Form.HUGGINGFACE:
+        return sha256_of(path / WEIGHTS) if (path / WEIGHTS).is_file() else ""  # its loader says what is missing
     return sha256_of(bundle_weights(path) if form is Form.BUNDLE else path)
 
 
