@@ -123,6 +123,26 @@ def test_writing_twice_is_one_object_and_other_bytes_are_another(series: tuple, 
         assert dataset.SeriesInstanceUID != first.SeriesInstanceUID
 
 
+def test_an_open_sequence_of_the_source_is_closed_before_it_counts(
+    series: tuple, made_of: Callable[..., Made], tmp_path: Path
+) -> None:
+    """An archive that stores it with its length must not make another object of it."""
+    made = made_of(series[1])
+    placed = made.source.volume(_values(made))
+    plain = parametric_map(made, placed)
+    uids = set()
+    for is_open in (True, False):
+        method = Dataset()
+        method.CodeValue, method.CodingSchemeDesignator, method.CodeMeaning = "113100", "DCM", "Basic Profile"
+        method.is_undefined_length_sequence_item = is_open
+        plain.DeidentificationMethodCodeSequence = [method]
+        plain["DeidentificationMethodCodeSequence"].is_undefined_length = is_open
+        path = write_object(stamp(plain, made.key, "pm"), tmp_path / "map.dcm")
+        assert not dcmread(path)["DeidentificationMethodCodeSequence"].is_undefined_length
+        uids.add(str(plain.SOPInstanceUID))
+    assert len(uids) == 1
+
+
 def test_the_key_is_of_what_made_the_map(series: tuple, made_of: Callable[..., Made]) -> None:
     made = made_of(series[1]).provenance
     same = replace(made, created="", ms=1.0, device="cuda", case="x", warnings=("w",), own=(3, 3), applicability="")

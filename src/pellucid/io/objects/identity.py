@@ -62,6 +62,7 @@ def stamp(dataset: Dataset, key: str, kind: str) -> Dataset:
         The same data set.
     """
     for part in _parts(dataset):
+        _give_lengths(part)
         for keyword in _CLOCK:
             if keyword in part:
                 delattr(part, keyword)
@@ -111,6 +112,14 @@ def _parts(dataset: Dataset) -> Iterator[Dataset]:
         if element.VR == "SQ":
             for item in element.value:
                 yield from _parts(item)
+
+
+def _give_lengths(part: Dataset) -> None:
+    """Sequences with their lengths: what a source left open an archive may close, and the bytes would be others."""
+    part.is_undefined_length_sequence_item = False
+    for element in part:
+        if element.VR == "SQ":
+            element.is_undefined_length = False
 
 
 def _set_uids(dataset: Dataset, uids: Mapping[str, str]) -> None:
