@@ -40,8 +40,8 @@ $(DEVELOPER): $(USER)
 PEER_PACKAGES := torchvision==0.28.0 grad-cam==1.5.7 zennit==0.5.1 ttach==0.0.3 opencv-python-headless==5.0.0.93
 # LGPL: called by verification and benchmarks alone, nothing of it is copied; what it needs of others is here already.
 PEER_PACKAGES += quantus==0.6.0
-# MIT, BSD: for tests and benchmarks alone. They bring numba, for which wheels exist; torch is held by the constraint.
-PEER_RANGES := 'shap>=0.51,<0.52' 'lime>=0.2.0.1,<0.3' 'SALib>=1.5,<2'
+# MIT, BSD, Apache: for tests and benchmarks alone. They bring numba, for which wheels exist; torch is held by the constraint.
+PEER_RANGES := 'shap>=0.51,<0.52' 'lime>=0.2.0.1,<0.3' 'SALib>=1.5,<2' 'itk>=5.4,<5.5'
 SITE := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 
 $(PEERS): $(DEVELOPER) Makefile

@@ -24,7 +24,10 @@ from torch import Tensor, nn
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 LEAST_ROUNDS = 7
 LEVEL = 0.95
-PACKAGES = ("pellucid", "torch", "monai", "numpy", "scipy", "captum", "grad-cam", "openvino", "nncf")
+PACKAGES = (
+    *("pellucid", "torch", "monai", "numpy", "scipy", "captum", "grad-cam", "openvino", "nncf"),
+    *("highdicom", "pydicom", "simpleitk", "itk"),
+)
 Side = Callable[[], object]
 
 

@@ -25,6 +25,7 @@ BENCHMARKS = (
     "partition",
     "windows",
     "evaluation",
+    "io",
 )
 LONG = ("engines", "loops", "evaluation")  # light, unless the whole is asked for
 
