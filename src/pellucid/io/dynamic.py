@@ -11,6 +11,8 @@ from pellucid.core.errors import BadOption
 from pellucid.core.image import Image, Modality
 from pellucid.io.dicom import Survey, read_series
 from pellucid.io.dicomfacts import find, numbers
+from pellucid.io.dicomfile import DAMAGED
+from pellucid.io.guard import reading
 
 # In this order: the first that parts the slices into equal volumes is the axis (PS3.3 C.7.6.16.2, C.8.3.1, C.8.13.5.9).
 _AXES = (
@@ -103,7 +105,8 @@ def read_phase(
         PellucidError: as ``read_series``.
     """
     one = len(found.series) == 1 and all(m.placed and m.frames == 1 for m in found.members)
-    phases = phases_of([m.header for m in found.members]) if one and len(found.members) > 2 else None
+    with reading(*DAMAGED):
+        phases = phases_of([m.header for m in found.members]) if one and len(found.members) > 2 else None
     if phases is None:
         return read_series(found, modality, index, resample), tuple(m.path for m in found.members)
     number = phases.chosen(index)
