@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import resources
 from math import gcd
 from typing import Any
 
@@ -82,7 +83,8 @@ def presentation_state(made: Made, drawing: Drawing, recipe: Recipe | None = Non
             "graphic_annotations": _annotations(source, drawing, layers),
         }
         if color:
-            dataset = hd.pr.ColorSoftcopyPresentationState(**options)
+            profile = None if source.first.get("ICCProfile") else _srgb()
+            dataset = hd.pr.ColorSoftcopyPresentationState(**options, icc_profile=profile)
         else:
             dataset = hd.pr.GrayscaleSoftcopyPresentationState(**options | _gray(source, drawing))
         _size(dataset, source.image.grid)
@@ -352,6 +354,14 @@ def _slope(item: Dataset) -> tuple[float | None, float | None]:
     found = [item.get(keyword) for keyword in ("RescaleSlope", "RescaleIntercept")]
     slope, intercept = (None if v in (None, "") else float(v) for v in found)
     return slope, intercept
+
+
+def _srgb() -> bytes:
+    """The color space of a source that names none: the profile that highdicom puts into its other states.
+
+    Pillow makes a profile of class ``mntr``, and the standard wants a color space (PS3.3 C.11.15.1.1).
+    """
+    return (resources.files("highdicom") / "_icc_profiles" / "sRGB_v4_ICC_preference.icc").read_bytes()
 
 
 def _stored(parametric_map: Dataset, limits: tuple[float, float]) -> tuple[float, float]:
