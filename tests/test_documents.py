@@ -114,7 +114,7 @@ def test_the_commands_of_the_documents_exist() -> None:
     helps: dict[tuple[str, ...], str] = {}
     for line in shown:
         words = line.partition("#")[0].split()[1:]
-        nested = words[0] in ("models", "audit", "study")
+        nested = words[0] in ("models", "audit", "study", "dicom")
         command = tuple(words[: 2 if nested else 1])
         if command not in helps:
             done = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
