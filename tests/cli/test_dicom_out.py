@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import highdicom as hd
@@ -133,9 +134,7 @@ def test_a_source_that_was_swapped_gets_nothing(series: Path, model: Path, tmp_p
     assert not list((tmp_path / "out").rglob("*.dcm"))
 
 
-def test_one_kind_that_fails_does_not_lose_the_others(
-    series: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_object_loses_another(series: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise UnwritableOutput("expected a disk, got none", "buy one")
 
@@ -147,3 +146,10 @@ def test_one_kind_that_fails_does_not_lose_the_others(
     assert "largest difference 0.5" in done.published.skipped[1][2]
     assert [one.kind for one in done.published.objects] == ["sc", "gsps", "sr"]
     assert {p.suffixes[0] for p in (tmp_path / "out").rglob("*.dcm")} == {".sc", ".gsps", ".sr"}
+
+    # file names: two targets that differ in a sign alone must not write over each other
+    first, panel = done.panel.explanations[0], done.panel
+    targets = ("air>tissue", "air-tissue")
+    signs = tuple(replace(first, provenance=replace(first.provenance, target=target)) for target in targets)
+    both = replace(panel, explanations=signs, made_by=panel.made_by * 2, probes=panel.probes * 2)
+    assert publishing._stems(replace(done, panel=both)) == ["Saliency-air-tissue-1", "Saliency-air-tissue-2"]

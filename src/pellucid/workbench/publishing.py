@@ -38,6 +38,7 @@ _NO_FRAME = (
     "take the map from the archive, or see it in the other objects",
 )
 _NAMES = {maps.KIND: "parametric map", segment.KIND: "segmentation"}
+_STEM = 120  # characters of a file name, before its kind
 
 Proof = Callable[[Path], RoundTrip]
 
@@ -91,8 +92,8 @@ def publish(
     """
     here = make_folder(folder / FOLDER)
     found, skipped = [], []
-    for place in range(len(done.panel.explanations)):
-        one = _published(_Task(done, place, source, request, here), model)
+    for place, stem in enumerate(_stems(done)):
+        one = _published(_Task(done, place, source, request, here / stem), model)
         found.extend(one.objects)
         skipped.extend(one.skipped)
     publication = Publication(tuple(found), tuple(skipped))
@@ -104,13 +105,13 @@ def publish(
 
 @dataclass(frozen=True, eq=False)
 class _Task:
-    """One explanation of a case, to be written into a folder."""
+    """One explanation of a case, to be written under a path that lacks the kind."""
 
     done: Finished
     place: int
     source: Source
     request: Request
-    folder: Path
+    stem: Path
 
     @cached_property
     def made(self) -> Made:
@@ -120,10 +121,14 @@ class _Task:
         )
 
     @cached_property
-    def recipe(self) -> Recipe:
-        return recipe_of(self.done, self.place, self.request)
+    def recipe(self) -> Recipe | None:
+        """None where a fill or setting has no spelling; only the report, which rests on it, is lost then."""
+        try:
+            return recipe_of(self.done, self.place, self.request)
+        except BadOption:
+            return None
 
-    @property
+    @cached_property
     def values(self) -> NDArray[np.float32]:
         return self.made.explanation.numpy()[0]
 
@@ -160,9 +165,8 @@ def _published(task: _Task, model: tuple[LoadedModel, Sequence[GoldenResult]]) -
 
 def _saved(task: _Task, kind: str, dataset: Dataset, proof: Proof | None) -> Published:
     """Written, and read back; what does not come back as it was does not stay."""
-    stem = "-".join(_safe(part) for part in (task.made.name, task.made.provenance.target))
     content = encode(dataset)
-    path = write_bytes(task.folder / f"{stem}.{kind}.dcm", content)
+    path = write_bytes(task.stem.with_name(f"{task.stem.name}.{kind}.dcm"), content)
     trip = proof(path) if proof is not None else None
     if trip is not None and not trip.passed:
         path.unlink()
@@ -174,8 +178,12 @@ def _saved(task: _Task, kind: str, dataset: Dataset, proof: Proof | None) -> Pub
     return Published(kind, task.made.title, path, digest, str(dataset.SOPInstanceUID), trip)
 
 
-def _safe(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")
+def _stems(done: Finished) -> list[str]:
+    """Method and target as the beginning of file names, told apart where only their signs differ."""
+    panel = done.panel
+    texts = [f"{name}-{e.provenance.target}" for name, e in zip(panel.names, panel.explanations, strict=True)]
+    stems = [re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:_STEM] for text in texts]
+    return [stem if stems.count(stem) == 1 else f"{stem}-{place + 1}" for place, stem in enumerate(stems)]
 
 
 def _map(task: _Task) -> tuple[Dataset, Proof]:
@@ -211,5 +219,6 @@ def _report(
         for one in found
         if one.trip is not None
     ]
-    told = told_of(task.done, task.place, *model, objects, proved)
-    return structured_report(task.made, task.recipe, told)
+    if task.recipe is None:
+        raise BadOption("expected settings that can be written down, got one that text cannot say", "use a named fill")
+    return structured_report(task.made, task.recipe, told_of(task.done, task.place, *model, objects, proved))

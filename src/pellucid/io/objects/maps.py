@@ -31,7 +31,7 @@ KIND = "pm"
 SERIES_NUMBER = 9100
 _LABEL, _LONG, _TEXT = 16, 64, 1024  # characters of SH, LO and ST
 _TOP, _ZERO = 2**16 - 1, 2**15  # of 16 bits: the largest value, and the one that means zero in a signed map
-_UNRECOGNIZABLE = "NO"
+_UNRECOGNIZABLE = "NO"  # only where the source says so: the map of a head can show its face
 
 
 class Encoding(StrEnum):
