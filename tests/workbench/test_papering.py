@@ -100,7 +100,7 @@ def test_tables_hold_intervals(written: Path) -> None:
 def test_words_name_method_scale_fill_and_sources(written: Path) -> None:
     caption = (written / "captions.md").read_text().split("\n\n")[1]
     for words in ("Figure 2.", "case 2", "[@selvaraju2017gradcam]", "Fixed scale: full strength at 4 logit",
-                  "Null 1 logit", "Fill: none", "ative resolution 3.2", "not for diagnosis"):  # fmt: skip
+                  "Null 1 logit", "Fill: none", "Native resolution 3.2", "not for diagnosis"):  # fmt: skip
         assert words in caption
     methods = (written / "methods.md").read_text()
     assert "3 cases" in methods
@@ -164,3 +164,17 @@ def test_burned_in_text_is_warned_of() -> None:
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PellucidError, match="neither saved explanations nor scores"):
         write_paper(tmp_path, tmp_path / "out")
+
+
+def test_a_study_gives_its_tables_and_what_it_was_made_from(tmp_path: Path) -> None:
+    mean = Interval(0.5, 0.4, 0.6, 0.95, 20, 10, 1, "BCa bootstrap, B=2000, seed 0, 10 clusters")
+    scores = (Score("m", "lesion", "Occlusion:window=14", "IoU", "1", "higher", mean),)
+    done = write_paper(tmp_path, tmp_path / "out", scores, {"name": "films", "settings": "d" * 64, "stopped": None})
+    assert done.figures == 0
+    methods = done.files["methods.md"].read_text()
+    assert "Occlusion:window=14 [@zeiler2014visualizing]" in methods
+    assert "10 clusters" in methods
+    assert "{zeiler2014visualizing," in done.files["references.bib"].read_text()
+    bundle = json.loads(done.files["reproduction.json"].read_text())
+    assert bundle["study"]["settings"] == "d" * 64
+    assert bundle["maps"] == []

@@ -1,5 +1,6 @@
 """``pellucid paper``."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,7 @@ import typer
 
 from pellucid.cli import face
 from pellucid.study.delivery import read_study
-from pellucid.study.folder import MANIFEST
+from pellucid.study.folder import MANIFEST, read_manifest
 from pellucid.workbench.manuscript import Score
 from pellucid.workbench.papering import write_paper
 
@@ -22,13 +23,15 @@ def paper(folder: Done, out: Out, as_json: face.Json = False) -> None:
     """
     with face.reported(as_json):
         scores: tuple[Score, ...] = ()
+        study: dict[str, object] | None = None
         if (folder / MANIFEST).is_file():
             lines = read_study(folder).summary.lines
+            study = asdict(read_manifest(folder))
             scores = tuple(
                 Score(line.model, line.target, line.method, line.metric, line.unit, line.direction, line.mean)
                 for line in lines
             )
-        done = write_paper(folder, face.out_folder(out), scores)
+        done = write_paper(folder, face.out_folder(out), scores, study)
         if as_json:
             face.show_json(done.plain())
             return

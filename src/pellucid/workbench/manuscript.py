@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ _TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 _TEX |= {">": r"\textgreater{}", "<": r"\textless{}", "\u2212": "$-$", "\u00d7": r"$\times$", "\u2014": "---"}
 _TEXT_LIKELY = {Modality.ULTRASOUND, Modality.ENDOSCOPY, Modality.XRAY, Modality.OCT, Modality.UNKNOWN}
 _CLAIM = "mongan2020claim"
+_LIMIT = "A map says where a score comes from; it does not say that the model is right."
 
 
 @dataclass(frozen=True)
@@ -107,14 +109,23 @@ def methods_paragraph(made: Sequence[Provenance], scores: Sequence[Score]) -> st
         "A map is drawn on the scale that its caption names; a region is what exceeds the null stated there, and no "
         "map is shown where the model's score lies below its operating point.",
     ]
-    if scores:
-        measured = dict.fromkeys(f"{s.metric}{_cited(s.metric)}" for s in scores)
-        how = dict.fromkeys(s.mean.how for s in scores if s.mean.how)
-        parts.append(
-            f"The maps were measured by {_and(measured)}; intervals: {_and(how) if how else 'none, one case'}."
-        )
-    parts.append("A map says where a score comes from; it does not say that the model is right.")
-    return " ".join(parts)
+    return " ".join([*parts, *([_measured(scores)] if scores else []), _LIMIT])
+
+
+def study_paragraph(scores: Sequence[Score]) -> str:
+    """How the maps of a study were made and measured; its own file holds the rest."""
+    methods = dict.fromkeys(f"{s.method}{_cited_as(source_of(s.method.partition(':')[0]))}" for s in scores)
+    models, targets = dict.fromkeys(s.model for s in scores), dict.fromkeys(s.target for s in scores)
+    made = (
+        f"Attribution maps were made with pellucid {version('pellucid')} for {_and(models)} (target: {_and(targets)})."
+    )
+    return f"{made} Methods: {_and(methods)}. {_measured(scores)} {_LIMIT}"
+
+
+def _measured(scores: Sequence[Score]) -> str:
+    metrics = dict.fromkeys(f"{s.metric}{_cited_as(metric_source(s.metric))}" for s in scores)
+    how = dict.fromkeys(s.mean.how for s in scores if s.mean.how)
+    return f"The maps were measured by {_and(metrics)}; intervals: {_and(how) if how else 'none, one case'}."
 
 
 def scores_csv(scores: Sequence[Score]) -> str:
@@ -174,7 +185,8 @@ def claim_table(written: Sequence[str]) -> str:
 
 def bibliography(made: Iterable[Provenance], scores: Sequence[Score]) -> str:
     """The entries of every source that the export names."""
-    keys = {source_of(p.method) for p in made} | {k for s in scores if (k := metric_source(s.metric))} | {_CLAIM}
+    methods = {p.method for p in made} | {s.method.partition(":")[0] for s in scores}
+    keys = {source_of(m) for m in methods} | {metric_source(s.metric) for s in scores} | {_CLAIM}
     entries = _entries()
     return "\n\n".join(entries[k] for k in sorted(keys) if k in entries) + "\n"
 
@@ -234,8 +246,7 @@ def _first(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def _cited(metric: str) -> str:
-    key = metric_source(metric)
+def _cited_as(key: str) -> str:
     return f" [@{key}]" if key else ""
 
 

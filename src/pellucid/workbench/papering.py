@@ -26,6 +26,7 @@ from pellucid.workbench.manuscript import (
     methods_paragraph,
     scores_csv,
     scores_tex,
+    study_paragraph,
     text_warning,
 )
 
@@ -55,13 +56,16 @@ class Paper:
         return {"figures": self.figures, "files": files, "warnings": list(self.warnings)}
 
 
-def write_paper(source: Path, folder: Path, scores: Sequence[Score] = ()) -> Paper:
+def write_paper(
+    source: Path, folder: Path, scores: Sequence[Score] = (), study: Mapping[str, object] | None = None
+) -> Paper:
     """Write figures, words and tables of saved results; no name, pseudonym or file name of a case is in any of them.
 
     Args:
         source: folder of ``pellucid explain`` or ``evaluate``, or of one of its cases; of a study, with ``scores``.
         folder: made where missing.
         scores: of a study; empty: those of ``results.json``.
+        study: what it was made from, as JSON types; None: it is no study.
 
     Raises:
         UnreadableImage: there is nothing to write.
@@ -87,7 +91,7 @@ def write_paper(source: Path, folder: Path, scores: Sequence[Score] = ()) -> Pap
             "give the --out of pellucid explain, evaluate or study run",
         )
     contents |= _texts(made, captions, scores)
-    contents["reproduction.json"] = _bundle(made, contents)
+    contents["reproduction.json"] = _bundle(made, contents, study)
     contents["claim.md"] = claim_table([*contents, "claim.md"]).encode()
     files = {name: write_bytes(folder / name, content) for name, content in contents.items()}
     return Paper(files, len(captions), tuple(dict.fromkeys(warned)))
@@ -158,15 +162,15 @@ def _figure(explanation: Explanation, count: int, case: int) -> tuple[dict[str, 
 
 def _texts(made: Sequence[Provenance], captions: Sequence[str], scores: Sequence[Score]) -> dict[str, bytes]:
     texts = {"references.bib": bibliography(made, scores)}
+    texts["methods.md"] = (methods_paragraph(made, scores) if made else study_paragraph(scores)) + "\n"
     if made:
-        texts["methods.md"] = methods_paragraph(made, scores) + "\n"
         texts["captions.md"] = "\n\n".join(captions) + "\n"
     if scores:
         texts |= {"scores.csv": scores_csv(scores), "scores.tex": scores_tex(scores)}
     return {name: text.encode() for name, text in texts.items()}
 
 
-def _bundle(made: Sequence[Provenance], contents: Mapping[str, bytes]) -> bytes:
+def _bundle(made: Sequence[Provenance], contents: Mapping[str, bytes], study: Mapping[str, object] | None) -> bytes:
     """What makes the maps again, and digests of what was made of them."""
     order = list(dict.fromkeys(p.case for p in made))
     plain: dict[str, Any] = {
@@ -194,6 +198,8 @@ def _bundle(made: Sequence[Provenance], contents: Mapping[str, bytes]) -> bytes:
         ],
         "files_sha256": {name: hashlib.sha256(content).hexdigest() for name, content in sorted(contents.items())},
     }
+    if study is not None:
+        plain["study"] = {"command": "pellucid study run STUDY.toml --out OUT"} | dict(study)
     return (json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 

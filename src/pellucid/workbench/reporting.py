@@ -80,7 +80,8 @@ def write_report(
     picture = write_bytes(folder / PICTURE, png(sheet))
     if recorder is not None:
         what = "report.naming_the_patient" if wanted.patient else "report"
-        recorder.exported(finished.opened.case.name, what, hashlib.sha256(path.read_bytes()).hexdigest())
+        for kind, written in {what: path, **beside}.items():
+            recorder.exported(finished.opened.case.name, kind, hashlib.sha256(written.read_bytes()).hexdigest())
     return replace(finished, files={**finished.files, "report": path, "picture": picture, **beside})
 
 

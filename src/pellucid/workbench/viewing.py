@@ -23,7 +23,7 @@ def write_viewer(report: CaseReport, folder: Path, back: str = "") -> Path:
     """
     shared = make_folder(folder.parent / ASSETS)
     for name, content in viewer_assets(report.image.grid.rank == 3).items():
-        path = shared / name.removesuffix(".gz")
-        if path.suffix != ".js" or not path.is_file() or name == "viewer.js":
-            write_bytes(path, gzip.decompress(content) if name.endswith(".gz") else content)
+        path, plain = shared / name.removesuffix(".gz"), gzip.decompress(content) if name.endswith(".gz") else content
+        if not path.is_file() or path.read_bytes() != plain:
+            write_bytes(path, plain)
     return write_text(make_folder(folder) / VIEWER, render_viewer(report, f"../{ASSETS}", back))
