@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, TiffPage
 
 from pellucid.core.errors import BadOption, UnreadableImage
-from pellucid.io import guard
 from pellucid.io.guard import check_values
 from pellucid.io.ome import is_described, layouts
 
 _ORIENTATION = 274
+_MOST_TILED = 2**26  # pixels: what is stored in tiles and larger is meant to be read by tiles
 _HERE = {COMPRESSION.NONE, COMPRESSION.PACKBITS, COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE}
 _DEFLATE = {COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE}
 _COLORS = {PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB, PHOTOMETRIC.PALETTE}
@@ -57,7 +57,7 @@ def decode_page(path: Path, page: TiffPage) -> Page | int:
     Raises:
         UnreadableImage: as ``open_page``.
     """
-    if page.is_tiled and page.imagelength * page.imagewidth * page.samplesperpixel > guard.MAX_VALUES:
+    if page.is_tiled and page.imagelength * page.imagewidth > _MOST_TILED:
         raise UnreadableImage(
             f"expected a picture, got a whole slide of {page.imagewidth} x {page.imagelength} pixels",
             "explain tiles of it: --tile X,Y --mpp 0.5, or --tiles 4",
