@@ -21,6 +21,18 @@ def test_check_says_what_a_model_is_and_can(pellucid: Command) -> None:
     words = pellucid("models", "check", MODELS / "nodule" / "model.toml").out
     assert "What this model can and cannot do" in words
     assert "as promised" in words
+    assert done.json["form"] == "safetensors"
+
+
+def test_check_names_every_doubt_of_a_file_without_a_card(pellucid: Command, tmp_path: Path) -> None:
+    import torch
+
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    torch.jit.script(net).save(str(tmp_path / "net.pt"))
+    done = pellucid("models", "check", tmp_path / "net.pt", "--trust-code", "--json")
+    assert done.code == 0, done.err
+    assert any("no model card" in doubt for doubt in done.json["doubts"])
+    assert "doubt: no model card" in pellucid("models", "check", tmp_path / "net.pt", "--trust-code").out
 
 
 def test_check_says_why_a_black_box_cannot(pellucid: Command, tmp_path: Path) -> None:

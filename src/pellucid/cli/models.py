@@ -6,6 +6,7 @@ from typing import Annotated
 
 import torch
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from pellucid.cli import face
@@ -13,6 +14,7 @@ from pellucid.core.errors import BadOption
 from pellucid.core.model import Model
 from pellucid.engines.selfcheck import EngineReport
 from pellucid.guide.panel import USUAL
+from pellucid.io.cardschema import NOT_STATED
 from pellucid.io.models import LoadedModel, describe_abilities, load_model, run_golden
 from pellucid.io.reader import read_cases
 from pellucid.io.references import write_references
@@ -22,7 +24,7 @@ from pellucid.workbench.referencing import measure_references, merged
 from pellucid.workbench.registry import make_explainer
 
 app = typer.Typer(help="Look at a model before explaining it.", no_args_is_help=True)
-ModelPath = Annotated[Path, typer.Argument(help="model.toml, TorchScript, .pt2, MONAI bundle folder or ONNX.")]
+ModelPath = Annotated[Path, typer.Argument(help="model.toml, a file, or a folder: MONAI, nnU-Net, Hugging Face.")]
 
 
 @app.command()
@@ -168,9 +170,12 @@ def _inputs(loaded: LoadedModel, case: Path | None) -> dict[str, torch.Tensor]:
 
 def _facts(loaded: LoadedModel) -> dict[str, object]:
     model = loaded.model
+    windows = model.inference
     return {
         "name": model.identity.name,
         "version": model.identity.version,
+        "form": loaded.form.value,
+        "license": loaded.card.model.license if loaded.card is not None else NOT_STATED,
         "weights sha256": model.digest,
         "task": model.output.task,
         "labels": list(model.output.labels),
@@ -178,12 +183,15 @@ def _facts(loaded: LoadedModel) -> dict[str, object]:
             f"{s.name}: {s.rank}-D, {s.channels} channel(s), size {s.size or 'any'}, spacing {s.spacing or 'any'}"
             for s in model.inputs
         ],
+        "windows": windows.words if windows is not None else "none: images go in whole",
         "operating point": dict(model.output.operating_point),
+        "doubts": list(loaded.notes),
     }
 
 
 def _print(report: dict[str, object]) -> None:
-    for key in ("name", "version", "weights sha256", "task", "labels", "inputs", "operating point"):
+    shown = ("name", "version", "form", "license", "weights sha256", "task", "labels", "inputs", "windows")
+    for key in (*shown, "operating point"):
         face.out.print(f"[bold]{key}[/]: {report[key]}", soft_wrap=True, highlight=False)
     table = Table(title="What this model can and cannot do, and why")
     for column in ("ability", "", "why"):
@@ -191,6 +199,8 @@ def _print(report: dict[str, object]) -> None:
     for row in report["abilities"]:
         table.add_row(row["ability"], "yes" if row["can"] else "no", row["why"])
     face.out.print(table)
+    for doubt in report["doubts"]:
+        face.out.print(f"doubt: {escape(doubt)}", soft_wrap=True, highlight=False)
     golden = report["golden"]
     for row in golden:
         verdict = "as promised" if row["passed"] else "[bold red]NOT as promised: this model explains nothing[/]"
