@@ -16,7 +16,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check integration bench docs clean
+.PHONY: help demo test check integration fuzz bench docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ integration: $(DEVELOPER) $(PEERS) ## tests with servers, a browser and installe
 	.ci/chromium
 	.ci/hospital
 	$(ONE_THREAD) $(PYTHON) -m pytest -m integration
+
+fuzz: $(DEVELOPER) ## mutated DICOM headers, archives and indexes for SECONDS (600); SEED says which
+	$(ONE_THREAD) $(PYTHON) tests/fuzz/headers.py --seconds $(or $(SECONDS),600) --seed $(or $(SEED),0)
 
 bench: $(DEVELOPER) $(PEERS) ## measure speed and memory beside the peers; prints a table and JSON
 	@$(ONE_THREAD) $(PEERS_VENV)/bin/python benchmarks/run.py --out benchmarks/results
