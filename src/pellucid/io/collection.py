@@ -154,7 +154,11 @@ def _chosen(folder: Path, shelf: Shelf, choice: Choice) -> list[Place]:
             shelf.rows(name, place)  # a table that is missing is told once, and not for every case
     kept = [p for p in every if all(shelf.look(key, p) == value for key, value in choice.where.items())]
     if not kept:
-        raise BadOption(f"none of {len(every)} cases has what --select asks for", "check the field and its value")
+        fields = [f for f in every[0].fields if f not in ("path", "dir", "root")]
+        fields += [f"{table}.COLUMN" for table in shelf.collection.tables]
+        raise BadOption(
+            f"none of {len(every)} cases has what --select asks for", f"its fields: {', '.join(fields) or 'none'}"
+        )
     if choice.limit is None or choice.limit >= len(kept):
         return kept
     if choice.limit < 1:

@@ -80,6 +80,15 @@ def test_its_layout_is_read_and_told_from_all_others(name: str, layouts: Any) ->
     assert set(one.traits) <= said
 
 
+def test_no_code_knows_a_data_set() -> None:
+    """A new data set is one file: what reads it names forms and never a set."""
+    code = [*SETS.parent.glob("*.py"), SETS.parent.parent / "collection.py"]
+    assert len(code) > 5
+    for file in code:
+        strings = re.findall(r"\"([a-z0-9-]+)\"", file.read_text(encoding="utf-8"))
+        assert not set(strings) & set(NAMES), file.name
+
+
 def cases(layouts: Any, name: str) -> dict[str, Case]:
     return {case.name: case for case in read_collection(layouts.make(name), name).cases}
 

@@ -33,12 +33,14 @@ class Drawn:
         shelf: the tables.
         case: with its images.
         pictures: that were read.
+        stacks: of pictures that were put together, by the folder of their slices.
     """
 
     place: Place
     shelf: Shelf
     case: Case
     pictures: dict[Path, Image] = field(default_factory=dict)
+    stacks: dict[str, Image] = field(default_factory=dict)
 
     @property
     def grid(self) -> Grid:
@@ -64,8 +66,10 @@ class Drawn:
                 )
             return {}
         named = self._named(mask)
-        if mask.slices:
-            stack = self._stack(files, mask)
+        if mask.slices:  # the organs of one stack are declared one by one
+            if mask.slices not in self.stacks:
+                self.stacks[mask.slices] = self._stack(files, mask)
+            stack = self.stacks[mask.slices]
             return {name: made for name, values in named.items() if (made := _region(stack, values, self.grid))}
         found: dict[str, Region] = {}
         for file in files:
