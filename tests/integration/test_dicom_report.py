@@ -107,7 +107,7 @@ def test_mr_with_its_region(shared_data: Path, write_series: Callable[..., Path]
     write_references(model, with_null)  # as if it had been measured: the committed model has no normal cases
     done = _written(series, model, "Saliency", tmp_path / "out", "--segmentation")
     assert "SCOORD3D" in _read_elsewhere(done, tmp_path)
-    _verify(done, ("pm", "sr", "seg", "sc"), tmp_path)
+    _verify(done, ("pm", "sr", "seg", "pcps"), tmp_path)
 
 
 def test_pet_in_16_bits(shared_data: Path, write_series: Callable[..., Path], tmp_path: Path) -> None:

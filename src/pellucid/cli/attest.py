@@ -58,7 +58,8 @@ def verify(
                 raise BadOption(f"expected a tolerance from 0 to 1, got {tolerance}", "for example 1e-5")
             ours = read_ours(object_path)
             loaded = load_model(model, trust_code, face.check_device(device))
-            wish = Wish(seed=ours.recipe.seed, infills=request_of(ours.recipe.scored({})).infills)
+            request = request_of(ours.recipe.scored({}))
+            wish = Wish(seed=request.seed, infills=request.infills, override=request.override)
             others = background_of(iter_cases(background), loaded, wish) if background is not None else None
             with face.progress(as_json) as bar:
                 step = face.stepper(bar, bar.add_task("verify", total=None), "verify")

@@ -14,7 +14,7 @@ from pellucid.core.explanation import Explanation
 from pellucid.io.dicomfile import DAMAGED, open_header
 from pellucid.io.guard import reading
 from pellucid.io.models import LoadedModel
-from pellucid.io.objects.reading import Kind, OurObject
+from pellucid.io.objects.reading import Kind, OurObject, owner
 from pellucid.io.objects.recipe import MapFacts, Recipe, map_digest
 from pellucid.io.objects.source import Source, open_source
 from pellucid.workbench.explaining import Progress
@@ -216,7 +216,7 @@ def _source(ours: OurObject, means: Means) -> tuple[Source | None, list[Finding]
         return None, [Finding("source", "differs", error.problem)]
     if source.study != ours.study:
         return source, [Finding("source", "differs", "another study: the object belongs to another than the source")]
-    if ours.whose != (str(source.first.PatientID), str(source.first.get("IssuerOfPatientID", ""))):
+    if ours.whose != owner(source.first):
         return source, [Finding("source", "differs", "the source is of another patient than the object says")]
     own = {str(header.SOPInstanceUID) for header in source.headers}
     missing = own - ours.referred
@@ -253,7 +253,7 @@ def _compared(ours: OurObject, source: Source, done: Finished, means: Means) -> 
     if ours.kind is Kind.REGION:
         findings += [compare_region(ours, source, explanation, values)]
     if ours.kind is Kind.REPORT:
-        findings += compare_scores(ours, done.scores)
+        findings += compare_scores(ours, done.scores, "regions" in {f.name for f in findings})
     return [*findings, _software(recipe, explanation, findings)]
 
 

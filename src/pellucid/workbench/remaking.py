@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Literal
 
 import numpy as np
@@ -39,7 +40,8 @@ class Finding:
 
     def plain(self) -> dict[str, Any]:
         """As JSON types."""
-        return {"name": self.name, "state": self.state, "words": self.words, "value": self.value}
+        value = self.value if self.value is not None and isfinite(self.value) else None
+        return {"name": self.name, "state": self.state, "words": self.words, "value": value}
 
 
 def compare_map(ours: OurObject, source: Source, values: NDArray[np.float32], tolerance: float) -> list[Finding]:
@@ -59,7 +61,7 @@ def compare_map(ours: OurObject, source: Source, values: NDArray[np.float32], to
     stored = found.volume.array.reshape(values.shape)
     largest = max(abs(facts.low), abs(facts.high))
     allowed = tolerance * largest + found.step / 2 * _SLACK
-    apart = np.abs(stored.astype(np.float64) - values)
+    apart = np.nan_to_num(np.abs(stored.astype(np.float64) - values), nan=np.inf)
     off, beyond = float(apart.max()), int((apart > allowed).sum())
     again = compare_facts(facts, MapFacts.of(values, facts.unit), tolerance)
     kept = found.step > 0 or map_digest(stored) == facts.digest
@@ -119,8 +121,14 @@ def compare_region(ours: OurObject, source: Source, explanation: Explanation, va
     return Finding("region", state, f"{off} voxels are not as the map made again has them above its null", float(off))
 
 
-def compare_scores(ours: OurObject, scored: Sequence[Scored]) -> list[Finding]:
-    """The report's numbers against its recipe's, and both against those measured now."""
+def compare_scores(ours: OurObject, scored: Sequence[Scored], no_region: bool) -> list[Finding]:
+    """The report's numbers against its recipe's, and both against those measured now.
+
+    Args:
+        ours: a report.
+        scored: measured now, in the order of the recipe.
+        no_region: the case's regions are missing or others, so that what needs one cannot be measured.
+    """
     report, recipe = read_report(ours), ours.recipe
     told, recorded = report.scores, recipe.scores
     found = []
@@ -132,6 +140,8 @@ def compare_scores(ours: OurObject, scored: Sequence[Scored]) -> list[Finding]:
         name = f"score {spelled.partition(':')[0]}"
         if spelled not in told or not _near(told[spelled], recorded[spelled], 0.0):
             found.append(Finding(name, "differs", "the number in the report is not the one that was recorded: edited"))
+        elif no_region and one.metric.card.needs_region:
+            found.append(Finding(name, "not verified", "it needs the region that the case had: give it with --region"))
         elif isinstance(one.metric, Metric) and not one.metric.card.repeatable:
             found.append(Finding(name, "agrees", "as recorded; it is a time, and no second run takes the same"))
         else:

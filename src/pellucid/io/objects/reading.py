@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -14,9 +13,10 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
+from pydicom.uid import RLELossless
 
 from pellucid.core.errors import InputError, UnreadableImage
-from pellucid.io.dicomfile import DAMAGED, open_header
+from pellucid.io.dicomfile import DAMAGED, frame_count, open_header
 from pellucid.io.guard import check_values, reading
 from pellucid.io.objects.codes import PRIVATE
 from pellucid.io.objects.identity import stamp
@@ -79,7 +79,7 @@ class OurObject:
     @property
     def whose(self) -> tuple[str, str]:
         """Patient and issuer of the identifier; never shown."""
-        return str(self.dataset.get("PatientID", "")), str(self.dataset.get("IssuerOfPatientID", ""))
+        return owner(self.dataset)
 
     @property
     def described(self) -> Mapping[str, str]:
@@ -99,9 +99,14 @@ class OurObject:
             UnreadableImage: the file cannot be read any more.
         """
         with reading(*DAMAGED):
-            whole = deepcopy(dcmread(self.path))
+            whole = dcmread(self.path)
             told = str(whole.SOPInstanceUID)
             return str(stamp(whole, self.recipe.key, self.kind.value).SOPInstanceUID) == told
+
+
+def owner(header: Dataset) -> tuple[str, str]:
+    """Identifier of the patient and its issuer; never shown."""
+    return str(header.get("PatientID") or ""), str(header.get("IssuerOfPatientID") or "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +170,7 @@ def read_map(ours: OurObject, like: hd.VolumeGeometry) -> ReadMap | None:
     Raises:
         UnreadableImage: the pixels cannot be read.
     """
-    check_values(like.spatial_shape, "a parametric map")
+    _check_pixels(ours.dataset)
     with reading(*DAMAGED):
         image = hd.imread(ours.path)
         step = 0.0 if "FloatPixelData" in image else abs(_slope(image))
@@ -183,6 +188,7 @@ def read_region(ours: OurObject, like: hd.VolumeGeometry | None) -> NDArray[np.b
     Raises:
         UnreadableImage: the pixels cannot be read.
     """
+    _check_pixels(ours.dataset)
     with reading(*DAMAGED):
         image = hd.seg.segread(ours.path)
         if like is None:
@@ -219,6 +225,19 @@ def read_report(ours: OurObject) -> ReadReport:
                     rulings[str(name.CodeMeaning)] = str(code.CodeMeaning)
                 scores |= dict.fromkeys(spelled[:1], None)
         return ReadReport(scores, numbers, rulings)
+
+
+def _check_pixels(header: Dataset) -> None:
+    """Before anything is allocated or decoded: our objects are small, and plain or run-length coded."""
+    with reading(*DAMAGED):
+        sizes = (frame_count(header), int(header.Rows), int(header.Columns))
+        syntax = header.file_meta.TransferSyntaxUID
+    check_values(sizes, "an object with pixels")
+    if syntax.is_encapsulated and syntax != RLELossless:
+        raise UnreadableImage(
+            f"expected pixels as they were written, got them coded as {syntax.name}",
+            "fetch the object from the archive without compression",
+        )
 
 
 def _number(item: Dataset) -> float:

@@ -37,7 +37,7 @@ from pellucid.io.objects.marks import (
     parameters,
     plain,
 )
-from pellucid.io.objects.outlines import slices_of, trace
+from pellucid.io.objects.outlines import Line, slices_of
 from pellucid.io.objects.recipe import Recipe, embed
 
 KIND = "sr"
@@ -149,7 +149,7 @@ def structured_report(made: Made, recipe: Recipe, told: Told) -> Dataset:
         kind = sr.Comprehensive3DSR if made.source.geometry is not None else sr.ComprehensiveSR
         dataset = kind(
             evidence=[*made.source.headers, *told.objects],
-            content=_report(made, told)[0],
+            content=_report(made, told, _outlines(told.region))[0],
             series_instance_uid="2.25.0",
             series_number=SERIES_NUMBER,
             sop_instance_uid="2.25.0",
@@ -191,7 +191,12 @@ def measure_unit(unit: str) -> Code:
     return _UNITS.get(unit) or unit_code(unit)
 
 
-def _report(made: Made, told: Told) -> sr.MeasurementReport:
+def _outlines(region: NDArray[np.bool_] | None) -> Sequence[tuple[int, Line]]:
+    """Slice and border of every part of the region, the longest first."""
+    return [] if region is None else slices_of(region if region.ndim == 3 else region[None])
+
+
+def _report(made: Made, told: Told, lines: Sequence[tuple[int, Line]]) -> sr.MeasurementReport:
     device = sr.DeviceObserverIdentifyingAttributes(
         uid=uid_of("device", MANUFACTURER, *sorted(made.provenance.versions.values())),
         name=PRODUCT,
@@ -202,12 +207,12 @@ def _report(made: Made, told: Told) -> sr.MeasurementReport:
     return sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=observer),
         procedure_reported=_PROCEDURES.get(made.source.image.modality, codes.cid100.ImagingProcedure),
-        imaging_measurements=[_explanation(made, told), *_regions(made, told.region)],
+        imaging_measurements=[_explanation(made, told, len(lines)), *_regions(made, lines[:_LINES])],
         title=TITLE,
     )
 
 
-def _explanation(made: Made, told: Told) -> sr.MeasurementsAndQualitativeEvaluations:
+def _explanation(made: Made, told: Told, lines: int) -> sr.MeasurementsAndQualitativeEvaluations:
     """TID 1501, with the row of TID 1410 that names the map (130401 DCM); highdicom 0.28.2 does not write that row."""
     group = sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=_tracking(made, "explanation"),
@@ -221,8 +226,8 @@ def _explanation(made: Made, told: Told) -> sr.MeasurementsAndQualitativeEvaluat
     content.extend(sr.ContentSequence(_images(told.objects)))
     content.extend(sr.ContentSequence(_undefined(one) for one in told.measured if not one.defined))
     content.extend(sr.ContentSequence(_ruling(one) for one in told.rulings))
-    left_out = _too_many(told.region)
-    said = {**told.said, "Region": (left_out,)} if left_out else told.said
+    left_out = f"{lines - _LINES} of {lines} outlines, the shortest, are left out"
+    said = {**told.said, "Region": (left_out,)} if lines > _LINES else told.said
     content.extend(sr.ContentSequence(_text(heading, words) for heading, all_ in said.items() for words in all_))
     return group
 
@@ -309,21 +314,22 @@ def _images(objects: Sequence[Dataset]) -> Iterator[sr.ImageContentItem]:
             )
 
 
-def _regions(made: Made, region: NDArray[np.bool_] | None) -> list[sr.MeasurementsAndQualitativeEvaluations]:
+def _regions(
+    made: Made, lines: Sequence[tuple[int, Line]]
+) -> list[sr.PlanarROIMeasurementsAndQualitativeEvaluations | sr.VolumetricROIMeasurementsAndQualitativeEvaluations]:
     """The region above the null: in the frame of reference (TID 1411, 1410), or on the pixels (TID 1410)."""
-    if region is None or not region.any():
+    if not lines:
         return []
     if made.source.geometry is None:
-        return [_flat_region(made, line, place) for place, line in enumerate(trace(_flat(region))[:_LINES])]
-    solid = region if region.ndim == 3 else region[None]
-    lines = [_in_patient(made, place, line) for place, line in slices_of(solid)[:_LINES]]
+        return [_flat_region(made, line, place) for place, (_, line) in enumerate(lines)]
     frame = made.source.image.grid.frame_of_reference or ""
-    if len(lines) == 1:
+    placed = [_in_patient(made, place, line) for place, line in lines]
+    if len(placed) == 1:
         return [
             sr.PlanarROIMeasurementsAndQualitativeEvaluations(
                 tracking_identifier=_tracking(made, "region"),
                 finding_type=ATTRIBUTION_REGION,
-                referenced_region=sr.ImageRegion3D("POLYGON", lines[0], frame),
+                referenced_region=sr.ImageRegion3D("POLYGON", placed[0], frame),
             )
         ]
     series = sr.SourceSeriesForSegmentation(made.source.first.SeriesInstanceUID)
@@ -331,16 +337,12 @@ def _regions(made: Made, region: NDArray[np.bool_] | None) -> list[sr.Measuremen
         sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
             tracking_identifier=_tracking(made, "region"),
             finding_type=ATTRIBUTION_REGION,
-            referenced_volume_surface=sr.VolumeSurface("POLYGON", lines, frame, source_series=series),
+            referenced_volume_surface=sr.VolumeSurface("POLYGON", placed, frame, source_series=series),
         )
     ]
 
 
-def _flat(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return region if region.ndim == 2 else region[0]
-
-
-def _flat_region(made: Made, line: NDArray[np.float64], place: int) -> sr.MeasurementsAndQualitativeEvaluations:
+def _flat_region(made: Made, line: Line, place: int) -> sr.PlanarROIMeasurementsAndQualitativeEvaluations:
     """Pixel (0, 0) of an SCOORD reaches from (0, 0) to (1, 1), columns first (PS3.3 C.18.6.1.2)."""
     moved = (line + made.source.start)[:, ::-1]
     image = _source_image(made, sr.SourceImageForRegion, 0)
@@ -351,15 +353,8 @@ def _flat_region(made: Made, line: NDArray[np.float64], place: int) -> sr.Measur
     )
 
 
-def _in_patient(made: Made, place: int, line: NDArray[np.float64]) -> NDArray[np.float64]:
+def _in_patient(made: Made, place: int, line: Line) -> NDArray[np.float64]:
     """Corners of pixels as millimeters: a voxel's index is its center."""
     grid = made.source.image.grid
     index = line - 0.5 if grid.rank == 2 else np.column_stack([np.full(len(line), float(place)), line - 0.5])
     return grid.world(index)
-
-
-def _too_many(region: NDArray[np.bool_] | None) -> str:
-    if region is None or not region.any():
-        return ""
-    count = len(slices_of(region if region.ndim == 3 else region[None]))
-    return f"{count - _LINES} of {count} outlines, the shortest, are left out" if count > _LINES else ""
