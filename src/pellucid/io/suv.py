@@ -87,14 +87,15 @@ def in_units(case: Case, card: ModelCard) -> tuple[Case, tuple[str, ...]]:
         name = spec.name if spec.name in images else alone
         if name is None or spec.unit is None:
             continue
-        converted = _converted(images[name], spec.unit)
-        if converted is not images[name]:
-            images[name] = converted
-            said.append(f"PET in {spec.unit} (g/ml): {converted.traits['suv_how']}")
+        changed = converted(images[name], spec.unit)
+        if changed is not images[name]:
+            images[name] = changed
+            said.append(f"PET in {spec.unit} (g/ml): {changed.traits['suv_how']}")
     return (replace(case, images=images), tuple(said)) if said else (case, ())
 
 
-def _converted(image: Image, unit: str) -> Image:
+def converted(image: Image, unit: str) -> Image:
+    """A PET image in another unit, where its traits say how to get there; else the same image."""
     factor = image.traits.get(FACTORS.get(unit, ""))
     if image.unit == unit or not isinstance(factor, float):
         return image

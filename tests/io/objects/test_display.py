@@ -22,6 +22,7 @@ from pellucid.io.objects.marks import Made
 from pellucid.io.objects.source import open_source
 from pellucid.io.objects.state import presentation_state
 from pellucid.io.reader import read_cases
+from pellucid.io.suv import converted
 from pellucid.show.figure import sketch
 from pellucid.workbench.displaying import displayed, drawing_of, pictures_of, table_of
 
@@ -82,6 +83,32 @@ def test_the_window_of_the_report_is_the_window_of_the_state(series: Callable[..
     item.PhotometricInterpretation, item.BitsStored, item.PixelRepresentation = "MONOCHROME2", 16, 0
     assert apply_windowing(np.asarray([-200.0, 300.0]), item).tolist() == [0, 65535]
     assert [int(v) for v in state.DisplayedAreaSelectionSequence[0].PresentationPixelAspectRatio] == [4, 3]
+
+
+def test_a_pet_series_in_suv_is_still_its_source_and_keeps_its_window(
+    phantom: type, write: Write, tmp_path: Path
+) -> None:
+    datasets = phantom((5, 24, 30)).datasets(modality="PT")
+    for data in datasets:
+        data.Units, data.DecayCorrection, data.CorrectedImage = "BQML", "START", ["DECY", "ATTN"]
+        data.SeriesDate = data.AcquisitionDate = "20200101"
+        data.SeriesTime, data.AcquisitionTime, data.RescaleIntercept = "120000", "120000", 0
+        data.PatientWeight, data.PatientSex, data.ActualFrameDuration = 80.0, "M", 120000
+        injection = Dataset()
+        injection.RadionuclideTotalDose, injection.RadionuclideHalfLife = 3e8, 6586.2
+        injection.RadiopharmaceuticalStartTime = "110000"
+        data.RadiopharmaceuticalInformationSequence = [injection]
+    case = read_cases(write(tmp_path / "series", datasets)).cases[0]
+    image = case.images["image"]
+    factor = float(image.traits["suv_bw"])
+    case = replace(case, images={"image": converted(image, "SUVbw")})
+    assert case.images["image"].unit == "SUVbw"
+    made = made_of(case)
+    assert made.source.factor == pytest.approx(factor)
+    drawing = drawing_of(sketch(made.explanation))
+    item = presentation_state(made, drawing).SoftcopyVOILUTSequence[0]
+    low = float(item.WindowCenter) - 0.5 - (float(item.WindowWidth) - 1) / 2
+    assert low * factor == pytest.approx(drawing.window[0], rel=1e-4)
 
 
 def test_an_inverted_film_stays_as_it_is_read(phantom: type, tmp_path: Path) -> None:

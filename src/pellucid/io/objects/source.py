@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,8 @@ from pellucid.io.dicomfacts import numbers, spacing
 from pellucid.io.dicomfile import DAMAGED
 from pellucid.io.formats import Format, find_format
 from pellucid.io.guard import reading
+from pellucid.io.modelcard import FACTORS
+from pellucid.io.suv import converted, suv_traits
 from pellucid.io.volume import is_enhanced
 
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
@@ -62,6 +64,7 @@ class Source:
         frames: number, from 1, of the frame behind each position of the first axis (1 in a single-frame instance).
         start: row and column of the instances at which the image begins; not (0, 0) where it was cropped.
         aligned: whether the image's slices are the instances' own; false where it was resampled.
+        factor: of the image's values to those of the instances' modality transform (SUV); 1 where they are the same.
     """
 
     headers: tuple[Dataset, ...] = field(repr=False)
@@ -69,6 +72,7 @@ class Source:
     frames: tuple[int, ...] = (1,)
     start: tuple[int, int] = (0, 0)
     aligned: bool = True
+    factor: float = 1.0
 
     @property
     def first(self) -> Dataset:
@@ -190,7 +194,8 @@ def open_source(files: Sequence[Path], image: Image) -> Source:
         frame = _same_frame(found, image)
         headers = [_complete(member.header) for member in found.members]
         _check_one_series(headers)
-        return _placed(headers, image, frame)
+        factor = suv_traits(headers).get(FACTORS.get(image.unit, ""), 1.0)
+        return replace(_placed(headers, image, frame), factor=float(factor))
 
 
 def _check_one(found: Survey, image: Image, count: int) -> None:
@@ -209,7 +214,7 @@ def _same_frame(found: Survey, image: Image) -> int:
     """The frame, from 0, that holds what was explained; 0 of a volume."""
     loop = image.grid.calibration is not Calibration.PATIENT and found.members[0].frames > 1
     for index in range(found.members[0].frames if loop else 1):
-        other = _difference(_again(found, image, index if loop else None), image)
+        other = _difference(converted(_again(found, image, index if loop else None), image.unit), image)
         if other is None:
             return index
     raise _changed("none of the frames is the one that was explained" if loop else str(other))

@@ -260,12 +260,10 @@ def _gray(source: Source, drawing: Drawing) -> dict[str, Any]:
     transforms = _transforms(source)
     if len(set(transforms)) > 1:  # one state has room for one modality transform: windows in stored values, by slice
         found["referenced_images"] = [_without(h, _TRANSFORM + _WINDOW) for h in source.headers]
-        if window is not None:
-            found["voi_lut_transformations"] = _windows(source, transforms, window)
+        found["voi_lut_transformations"] = _windows(source, transforms, window)
         return found
     found["referenced_images"] = [_without(h, _WINDOW) for h in source.headers]
-    if window is not None:
-        found["voi_lut_transformations"] = [_softcopy(window)]
+    found["voi_lut_transformations"] = [_softcopy(window)]
     slope, intercept = transforms[0]
     if slope is not None and intercept is not None:
         kind = str(find(header, "RescaleType") or ("HU" if header.get("Modality") == "CT" else "US"))
@@ -312,12 +310,10 @@ def _without(header: Dataset, keywords: Sequence[str]) -> Dataset:
     return found
 
 
-def _header_window(source: Source, window: tuple[float, float], flipped: bool) -> tuple[float, float] | None:
-    """The window in values of the header's modality transform; None: the image has a unit that no header knows."""
+def _header_window(source: Source, window: tuple[float, float], flipped: bool) -> tuple[float, float]:
+    """The window in values of the header's modality transform."""
     image, header = source.image, source.first
-    low, high = window
-    if image.unit.upper().startswith("SUV") and header.get("Units") != "GML":
-        return None
+    low, high = (v / source.factor for v in window)
     if image.unit == "[0,1]":
         least, most = stored_limits(header)
         low, high = (least + v * (most - least) for v in (low, high))
