@@ -207,29 +207,31 @@ class DimseArchive(Archive):
 
     @contextmanager
     def _association(
-        self, contexts: list[Any], handlers: Sequence[tuple[Any, ...]] = (), roles: Sequence[Any] = ()
+        self, contexts: list[Any], watching: Sequence[tuple[Any, ...]] = (), roles: Sequence[Any] = ()
     ) -> Iterator[Any]:
         with optional():
+            from pynetdicom import evt
             from pynetdicom.ae import ApplicationEntity
         pace, place = self.pace, self.place
+        entity = ApplicationEntity(ae_title=self.title)
+        entity.connection_timeout = entity.acse_timeout = pace.connect_s
+        entity.dimse_timeout = entity.network_timeout = pace.answer_s
+        doors: list[Any] = []  # pynetdicom 3.0 leaves a connection open that the other side ended first
+        opened = (evt.EVT_CONN_OPEN, lambda event: doors.append(event.assoc.dul.socket.socket))
         with quiet():
-            entity = ApplicationEntity(ae_title=self.title)
-            entity.connection_timeout = entity.acse_timeout = pace.connect_s
-            entity.dimse_timeout, entity.network_timeout = pace.answer_s, pace.answer_s
             link = entity.associate(
                 place.host, place.port, contexts, place.ae,
-                ext_neg=list(roles), evt_handlers=list(handlers), tls_args=_tls(place.tls, place.host),
+                ext_neg=list(roles), evt_handlers=[*watching, opened], tls_args=_tls(place.tls, place.host),
             )  # fmt: skip
-            if not link.is_established:
-                raise _refusal(link)
-            door = link.dul.socket and link.dul.socket.socket
             try:
+                if not link.is_established:
+                    raise _refusal(link)
                 yield link
             finally:
                 if link.is_established:
                     link.release()
-                if door is not None:
-                    door.close()  # pynetdicom leaves it open where the other side went first
+                for door in doors:
+                    door.close()
 
 
 def groups(parcels: Sequence[Parcel], most: int) -> Iterator[list[Parcel]]:
