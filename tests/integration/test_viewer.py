@@ -326,3 +326,25 @@ def test_a_missing_browser_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     with pytest.raises(MissingExtra, match="apt-get install chromium"):
         print_pdf("<p>", tmp_path / "x.pdf")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_report_shows_the_viewer_in_a_frame(browser: Browser, volume: Image, tmp_path: Path) -> None:
+    one = report_of(explained(volume, torch.randn(volume.grid.shape)))
+    page = write_viewer(one, tmp_path / "case-1", back="report.html")
+    report = page.with_name("report.html")
+    report.write_text(render_report(one, viewer=page.name), encoding="utf-8")
+    browser.call("Page.navigate", url=report.as_uri())
+    browser.wait("document.readyState === 'complete'")
+    browser.js("document.querySelector('iframe').scrollIntoView()")
+    frame = browser.call("Page.getFrameTree")["frameTree"]["childFrames"][0]["frame"]
+    assert Path(frame["url"]).name == "viewer.html"
+    ready, end = None, time.monotonic() + 30
+    while ready != "yes":
+        assert time.monotonic() < end, "the viewer in the frame does not start"
+        made = [e["params"]["context"] for e in browser.events if e["method"] == "Runtime.executionContextCreated"]
+        inside = [c["id"] for c in made if c["auxData"]["frameId"] == frame["id"]]
+        asked = {"expression": "document.body?.dataset.ready", "contextId": inside[-1]}
+        ready = browser.call("Runtime.evaluate", **asked)["result"].get("value") if inside else None
+        browser.settle()
+    assert browser.pixels("iframe").std() > 25
+    assert browser.problems() == []

@@ -92,7 +92,8 @@ function arrow(event) {
 
 function pressed(event) {
   const { target, key } = event;
-  if (event.ctrlKey || event.altKey || event.metaKey || target.tagName === "SELECT" || target.type === "range") return;
+  if (event.ctrlKey || event.altKey || event.metaKey || target.tagName === "SELECT") return;
+  if (target.type === "range" && /^(Arrow|Page)/.test(key)) return;
   const own = ["BUTTON", "A", "SUMMARY", "INPUT"].includes(target.tagName);
   if (key === " " && !own) view.held = true;
   else if (key === "b" || key === "B") view.flick = content.maps.length > 1;
@@ -130,6 +131,11 @@ function wire() {
   element("slab").addEventListener("change", (event) => { view.slab = Number(event.target.value); refresh(); });
   element("main").addEventListener("change", (event) => { view.main = Number(event.target.value); layOut(); });
   element("inverted").addEventListener("change", (event) => { view.inverted = event.target.checked; describeWindow(); });
+  // whoever chose from a list by pointer wants the keys of the pictures next; by keys, those of the list
+  let pointed = false;
+  document.addEventListener("pointerdown", () => { pointed = true; }, true);
+  document.addEventListener("keydown", () => { pointed = false; }, true);
+  document.addEventListener("change", (event) => { if (pointed && event.target.tagName === "SELECT") panes[0].canvas.focus(); });
   document.addEventListener("keydown", pressed);
   document.addEventListener("keyup", released);
   window.addEventListener("blur", () => { view.held = false; view.flick = false; refresh(); });
