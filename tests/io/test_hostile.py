@@ -118,7 +118,7 @@ def test_a_stream_that_ends_its_decoder_does_not_end_us(tmp_path, packaged):
 
 
 def test_a_stream_that_stalls_its_decoder_is_stopped(packaged, monkeypatch):
-    for name in ("_START_SECONDS", "_FILE_SECONDS"):
+    for name in ("START_SECONDS", "_FILE_SECONDS"):
         monkeypatch.setattr(apart, name, 0.0)
     with pytest.raises(UnreadableImage, match="pixels that decode within 0 s, got some that do not"):
         read_image(packaged("MR_small_jpeg_ls_lossless.dcm"))

@@ -54,8 +54,8 @@ def ask(script: str, request: object, seconds: float, needs: str = "") -> list[B
         )
     except subprocess.TimeoutExpired:
         raise UnreadableImage(
-            f"expected an image that decodes within {seconds:.0f} s, got one that does not",
-            "export it again, or uncompressed",
+            f"expected pixels that decode within {seconds:.0f} s, got some that do not",
+            "export the image again, or uncompressed",
         ) from None
     if done.returncode == _ABSENT and needs:
         package, extra = needs.split()
