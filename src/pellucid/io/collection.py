@@ -16,6 +16,7 @@ from pellucid.io.collections.marks import Drawn, boxes
 from pellucid.io.collections.outlines import Finding, lidc, osirix
 from pellucid.io.collections.places import Place, expand, places
 from pellucid.io.folder import safe_name
+from pellucid.io.guard import reading
 from pellucid.io.reader import Cases, Failure, read_cases, read_image
 from pellucid.io.table import PRIMARY
 
@@ -71,13 +72,20 @@ def iter_collection(
     shelf, chosen = _listed(folder, name, choice)
     seen = Counter[str]()
     for turn, place in enumerate(chosen, 1):
+        made = _cases(place, shelf)
         try:
-            for case in _cases(place, shelf):
+            while (case := _step(made)) is not None:
                 seen[case.name] += 1
                 count = seen[case.name]
                 yield case if count == 1 else replace(case, name=f"{case.name}-{count}")
         except PellucidError as error:
             yield Failure(f"case {turn} of {len(chosen)}", error)
+
+
+def _step(made: Iterator[Case]) -> Case | None:
+    """The next case; whatever a damaged file makes a library raise is the case's failure, and ends nothing else."""
+    with reading("a case of the data set", "unpack the data set again"):
+        return next(made, None)
 
 
 def listed(
@@ -176,8 +184,7 @@ def _cases(place: Place, shelf: Shelf) -> Iterator[Case]:
     for box in told.boxes:
         regions |= boxes(box, shelf, place, drawn.grid)
     case = replace(case, regions=regions)
-    findings = _findings(place, drawn, told)
-    for finding in findings or [Finding({})]:
+    for finding in _findings(place, drawn, told):
         yield replace(
             case,
             name=case.name + finding.suffix,
@@ -186,16 +193,23 @@ def _cases(place: Place, shelf: Shelf) -> Iterator[Case]:
         )
 
 
-def _findings(place: Place, drawn: Drawn, told: Collection) -> list[Finding]:
-    found: list[Finding] = []
+def _findings(place: Place, drawn: Drawn, told: Collection) -> Iterator[Finding]:
+    """What the contours hold; one finding without a region where there are none."""
+    found = _outlined(place, drawn, told)
+    yield next(found, Finding({}))
+    yield from found
+
+
+def _outlined(place: Place, drawn: Drawn, told: Collection) -> Iterator[Finding]:
     for outline in told.outlines:
         files = place.files(outline.file)
         if not files and outline.required:
             raise UnreadableImage("expected a file of contours beside the image, got none", "unpack the data set again")
         for file in files:
-            whole = outline.form == "lidc-xml"
-            found += lidc(file, drawn.case, drawn.grid) if whole else [osirix(file, outline.words, drawn.grid)]
-    return found
+            if outline.form == "lidc-xml":
+                yield from lidc(file, drawn.case, drawn.grid)
+            else:
+                yield osirix(file, outline.words, drawn.grid)
 
 
 def _with_images(place: Place, shelf: Shelf) -> Case:

@@ -136,6 +136,8 @@ def test_a_box_outside_the_picture_is_a_failure(layouts: Any) -> None:
         (lambda t: t[: len(t) // 2], "damaged or incomplete"),
         (lambda t: t.replace("<xCoord>4<", "<xCoord>4e9<"), "far outside"),
         (lambda t: t.replace("<xCoord>4<", "<xCoord>nan<"), "far outside"),
+        (lambda t: t.replace("<xCoord>4<", "<xCoord>four<"), "a case of the data set"),
+        (lambda t: t.replace("<imageZposition>", "<imageZposition>z"), "a case of the data set"),
         (lambda t: t.replace("not in the series", "x").replace("<imageZposition>", "<imageZposition>9"), "on another"),
     ],
 )

@@ -80,8 +80,10 @@ def osirix(path: Path, words: Mapping[str, str], grid: Grid) -> Finding:
     return Finding(found)
 
 
-def lidc(path: Path, case: Case, grid: Grid) -> list[Finding]:
+def lidc(path: Path, case: Case, grid: Grid) -> Iterator[Finding]:
     """The nodules of 3 mm and more of a LIDC-IDRI reading, each with a region and ratings of every reader.
+
+    One by one, since each reader's mask is as large as the scan.
 
     Outlines of different readers are one nodule where they share a voxel. An outline is the first row of pixels
     outside the nodule and not part of it; what is drawn as an exclusion is cut out. Smaller nodules have a point only
@@ -98,7 +100,6 @@ def lidc(path: Path, case: Case, grid: Grid) -> list[Finding]:
     """
     planes = Planes.of([file for files in case.files.values() for file in files], grid)
     marked = list(_markings(_tree(path), planes, grid))
-    findings = []
     for place, group in enumerate(_grouped(marked), 1):
         regions: dict[str, Region] = {}
         for one in sorted(group, key=lambda m: m.reader):
@@ -106,8 +107,7 @@ def lidc(path: Path, case: Case, grid: Grid) -> list[Finding]:
             mask = spread(np.stack(np.unravel_index(one.voxels, grid.shape), 1), grid)
             name = f"{_NODULE}@{reader}"
             regions[name] = united(regions.get(name), Region(mask, grid, reader=reader))
-        findings.append(Finding(regions, _ratings(group), f"-nodule{place}"))
-    return findings
+        yield Finding(regions, _ratings(group), f"-nodule{place}")
 
 
 def _ratings(group: Sequence[_Marking]) -> dict[str, float]:
