@@ -172,6 +172,24 @@ def test_pictures_are_bound_by_their_uid(
     assert found["recorded map"] == "agrees"
 
 
+def test_a_report_made_anew_names_the_one_it_replaces(
+    pellucid: Callable[..., object], written: Written, tmp_path: Path
+) -> None:
+    words = ("--method", "SmoothGrad:samples=2", "--seed", 3, "--no-checks", "--no-viewer", "--json")
+    asked = ("explain", written.source, "--model", LUNGS, "--out", tmp_path / "again", *words)
+    done = pellucid(*asked, "--dicom", "--replaces", written.objects["sr"].parent)
+    assert done.code == 0, done.err
+    told = {one["kind"]: one["file"] for one in done.json["cases"][0]["dicom"]["objects"]}
+    first, second = dcmread(written.objects["sr"]), dcmread(told["sr"])
+    earlier = second.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
+    assert earlier.ReferencedSOPInstanceUID == first.SOPInstanceUID != second.SOPInstanceUID
+    assert dcmread(told["pm"]).SOPInstanceUID == dcmread(written.objects["pm"]).SOPInstanceUID  # the same map
+    refused = pellucid(*asked, "--replaces", written.objects["sr"])
+    assert (refused.code, "add --dicom" in refused.err) == (2, True)
+    refused = pellucid(*asked, "--dicom", "--replaces", written.source)
+    assert (refused.code, "got none" in refused.err) == (2, True)
+
+
 def test_bad_input_is_told_and_recorded(pellucid: Callable[..., object], written: Written, tmp_path: Path) -> None:
     source = next(written.source.iterdir())
     done = pellucid("dicom", "verify", source, "--source", written.source, "--model", LUNGS)

@@ -11,7 +11,7 @@ import typer
 from pellucid.cli import face
 from pellucid.cli.choosing import Choice, Index, Microns, Places, Resample, Richest, SeriesNumber, chosen_cases
 from pellucid.cli.collecting import DataSet, Limit, Named, Select, data_set
-from pellucid.cli.objects import Dicom, SegmentRegion, Stored, export_of
+from pellucid.cli.objects import Dicom, Replaces, SegmentRegion, Stored, export_of
 from pellucid.cli.paging import Nrrd, Pdf, ReadingRoom, Viewer
 from pellucid.cli.telling import failure, show, summary
 from pellucid.core.atomic import write_text
@@ -105,6 +105,7 @@ def explain(
     dicom: Dicom = False,
     segmentation: SegmentRegion = False,
     dicom_encoding: Stored = Encoding.FLOAT32,
+    replaces: Replaces = None,
     collection: Named = None,
     limit: Limit = None,
     select: Select = None,
@@ -118,7 +119,7 @@ def explain(
     with face.reported(as_json):
         request = _request(target, method, (), fill, crop, seed, precision, override)
         request = replace(request, atlas=parse_atlas(atlas) if atlas else None, checks=checks, engine=engine)
-        export = export_of(dicom, segmentation, dicom_encoding)
+        export = export_of(dicom, segmentation, dicom_encoding, replaces)
         request = replace(request, within=within, viewer=viewer, pdf=pdf, dicom=export)
         request = replace(request, nrrd=nrrd, reading_room=reading_room)
         other = _Beside(
@@ -159,6 +160,7 @@ def evaluate(
     dicom: Dicom = False,
     segmentation: SegmentRegion = False,
     dicom_encoding: Stored = Encoding.FLOAT32,
+    replaces: Replaces = None,
     collection: Named = None,
     limit: Limit = None,
     select: Select = None,
@@ -173,7 +175,7 @@ def evaluate(
         named = tuple(metrics()) if "all" in (metric or ()) else tuple(metric or USUAL_METRICS)
         request = _request(target, method, named, fill, crop, seed, precision, override)
         request = replace(request, atlas=parse_atlas(atlas) if atlas else None, checks=checks, engine=engine)
-        export = export_of(dicom, segmentation, dicom_encoding)
+        export = export_of(dicom, segmentation, dicom_encoding, replaces)
         request = replace(request, within=within, viewer=viewer, pdf=pdf, dicom=export)
         request = replace(request, nrrd=nrrd, reading_room=reading_room)
         choice = Choice(index, series=series, resample=resample_geometry)

@@ -18,10 +18,12 @@ class Export:
     Args:
         segmentation: also the region above the null.
         encoding: of the map's values.
+        replaces: an earlier report, or a folder of them, that the new ones name as their predecessors; None: none.
     """
 
     segmentation: bool = False
     encoding: Encoding = Encoding.FLOAT32
+    replaces: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from pellucid.workbench.displaying import displayed
 from pellucid.workbench.exporting import FOLDER, Export, Publication, Published
 from pellucid.workbench.job import Finished, Request
 from pellucid.workbench.recording import Recorder
+from pellucid.workbench.reissuing import earlier_reports
 from pellucid.workbench.repeating import recipe_of
 from pellucid.workbench.telling import told_of
 
@@ -221,4 +222,7 @@ def _report(
     ]
     if task.recipe is None:
         raise BadOption("expected settings that can be written down, got one that text cannot say", "use a named fill")
-    return structured_report(task.made, task.recipe, told_of(task.done, task.place, *model, objects, proved))
+    told = told_of(task.done, task.place, *model, objects, proved)
+    if task.wanted.replaces is not None:
+        told = replace(told, predecessors=earlier_reports(task.wanted.replaces, task.recipe, task.source.study))
+    return structured_report(task.made, task.recipe, told)
