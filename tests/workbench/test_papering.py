@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,20 @@ def test_burned_in_text_is_warned_of() -> None:
     assert text_warning(Image(one.data, one.grid, Modality.ULTRASOUND, traits={"burned_in": "NO"})) == ""
     assert "look at each figure" in text_warning(Image(one.data, one.grid, Modality.ULTRASOUND))
     assert text_warning(Image(one.data, one.grid, Modality.CT)) == ""
+
+
+def test_an_image_that_says_to_hold_text_has_no_figure_until_somebody_looked(tmp_path: Path) -> None:
+    one = explained()
+    assert one.image is not None
+    image = Image(one.image.data, one.image.grid, Modality.CT, traits={"burned_in": "YES"})
+    save_explanation(replace(one, image=image), tmp_path / "in" / "x", "GradCAM")
+    done = write_paper(tmp_path / "in", tmp_path / "out")
+    assert done.figures == 0
+    assert not list((tmp_path / "out").glob("figure*"))
+    assert any("--allow-burned-in" in words for words in done.warnings)
+    allowed = write_paper(tmp_path / "in", tmp_path / "looked", allow_text=True)
+    assert allowed.figures == 1
+    assert any("burned into the pixels" in words for words in allowed.warnings)
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:

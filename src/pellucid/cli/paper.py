@@ -13,10 +13,13 @@ from pellucid.workbench.manuscript import Score
 from pellucid.workbench.papering import write_paper
 
 Done = Annotated[Path, typer.Argument(metavar="FOLDER", help="The --out of pellucid explain, evaluate or study run.")]
+BurnedIn = Annotated[
+    bool, typer.Option("--allow-burned-in", help="Also figures of images that say to hold text: you have looked.")
+]
 Out = Annotated[Path, typer.Option("--out", help="Folder for figures, captions, tables and sources.")]
 
 
-def paper(folder: Done, out: Out, as_json: face.Json = False) -> None:
+def paper(folder: Done, out: Out, allow_burned_in: BurnedIn = False, as_json: face.Json = False) -> None:
     """Write results for a paper: figures at 85 and 174 mm, captions, tables with intervals, methods, sources, CLAIM.
 
     Nothing of it names a case: cases are numbered. What makes every map again is in reproduction.json.
@@ -31,7 +34,7 @@ def paper(folder: Done, out: Out, as_json: face.Json = False) -> None:
                 Score(line.model, line.target, line.method, line.metric, line.unit, line.direction, line.mean)
                 for line in lines
             )
-        done = write_paper(folder, face.out_folder(out), scores, study)
+        done = write_paper(folder, face.out_folder(out), scores, study, allow_burned_in)
         if as_json:
             face.show_json(done.plain())
             return

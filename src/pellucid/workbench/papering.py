@@ -57,7 +57,11 @@ class Paper:
 
 
 def write_paper(
-    source: Path, folder: Path, scores: Sequence[Score] = (), study: Mapping[str, object] | None = None
+    source: Path,
+    folder: Path,
+    scores: Sequence[Score] = (),
+    study: Mapping[str, object] | None = None,
+    allow_text: bool = False,
 ) -> Paper:
     """Write figures, words and tables of saved results; no name, pseudonym or file name of a case is in any of them.
 
@@ -66,6 +70,7 @@ def write_paper(
         folder: made where missing.
         scores: of a study; empty: those of ``results.json``.
         study: what it was made from, as JSON types; None: it is no study.
+        allow_text: also figures of images whose file says that text is burned into the pixels: somebody has looked.
 
     Raises:
         UnreadableImage: there is nothing to write.
@@ -81,7 +86,7 @@ def write_paper(
         p = explanation.provenance
         made.append(p)
         case = list(dict.fromkeys(m.case for m in made)).index(p.case) + 1
-        figures, words, doubts = _figure(explanation, len(made), case)
+        figures, words, doubts = _figure(explanation, len(made), case, allow_text)
         contents |= figures
         captions += [words] if words else []
         warned += [f"case {case}: {doubt}" for doubt in doubts]
@@ -144,11 +149,16 @@ def _saved(source: Path) -> Iterator[Explanation]:
             yield load_explanation(path)
 
 
-def _figure(explanation: Explanation, count: int, case: int) -> tuple[dict[str, bytes], str, tuple[str, ...]]:
+def _figure(
+    explanation: Explanation, count: int, case: int, allow_text: bool
+) -> tuple[dict[str, bytes], str, tuple[str, ...]]:
     """Files of one figure, its caption, and what to look at before it is published."""
     image = explanation.image
     if image is None:
         return {}, "", ("a map was saved without its image, so it has no figure",)
+    doubt = text_warning(image)
+    if image.traits.get("burned_in") == "YES" and not allow_text:
+        return {}, "", (f"no figure of {explanation.provenance.method}: {doubt}; then pass --allow-burned-in",)
     one = sketch(explanation)
     marks = burned(explanation.provenance.warnings)
     name = "".join(c for c in explanation.provenance.method if c.isalnum())
@@ -156,7 +166,6 @@ def _figure(explanation: Explanation, count: int, case: int) -> tuple[dict[str, 
     for width in (SINGLE, DOUBLE):
         figure = draw_plate(one, image, width, marks)
         files |= {f"figure-{count}-{name}-{width:.0f}mm.{end}": b for end, b in plate_bytes(figure).items()}
-    doubt = text_warning(image)
     return files, caption(count, one, image, case), (doubt,) if doubt else ()
 
 
