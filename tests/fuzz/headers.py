@@ -122,7 +122,7 @@ def flipped(content: bytearray, rng: Generator) -> bytearray:
 
 def cut(content: bytearray, rng: Generator) -> bytearray:
     """The beginning."""
-    return content[: int(rng.integers(1, len(content)))]
+    return content[: int(rng.integers(1, max(2, len(content))))]
 
 
 MUTATIONS: tuple[Callable[[bytearray, Generator], bytearray], ...] = (

@@ -12,6 +12,7 @@ from pellucid.core.infill import parse_infill
 from pellucid.explain.byhand import Do, sentence
 from pellucid.io.models import load_model
 from pellucid.io.reader import read_cases, read_only_mask
+from pellucid.io.selection import Choosing
 from pellucid.show.words import number, unit_word
 from pellucid.workbench.asking import Question, Told, ask_case
 from pellucid.workbench.delivery import checked
@@ -53,7 +54,7 @@ def _run(path: Path, model: Path, region: Path, question: Question, session: fac
     try:
         loaded = load_model(model, session.trust_code, face.check_device(session.device))
         checked(loaded)
-        cases = read_cases(path)
+        cases = read_cases(path, choosing=Choosing(loaded.card))
         mask, said = read_only_mask(cases, region)
         told = ask_case(cases.cases[0], loaded, mask, question)
     except PellucidError as error:

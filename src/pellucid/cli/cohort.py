@@ -17,6 +17,7 @@ from pellucid.core.infill import parse_infill
 from pellucid.io.labelmap import parse_atlas
 from pellucid.io.models import load_model
 from pellucid.io.reader import iter_cases
+from pellucid.io.selection import Choosing
 from pellucid.show.effects import cells, headings
 from pellucid.workbench.delivery import checked
 from pellucid.workbench.gathering import Gathered, Wish, gather
@@ -109,11 +110,12 @@ def _run(sources: _Sources, model: Path, method: str, out: Path, wish: Wish, ses
         checked(loaded)
         folder = face.out_folder(out)
         recorder.configured(loaded.model, {"seed": wish.seed})
+        rule = Choosing(loaded.card)
         with face.progress(session.as_json) as bar:
             task = bar.add_task("cases", total=None)
-            others = iter_cases(sources.background) if sources.background else ()
+            others = iter_cases(sources.background, choosing=rule) if sources.background else ()
             step = _counter(bar, task)
-            each = sources.known.each(sources.cases) if sources.known else iter_cases(sources.cases)
+            each = sources.known.each(sources.cases) if sources.known else iter_cases(sources.cases, choosing=rule)
             gathered = gather(each, loaded, wish, step, others, folder)
             explanation = explain_cohort(gathered, loaded, explainer, folder, _stages(bar, task, explainer.name))
         results = deliver_cohort(explanation, gathered, folder, recorder)
