@@ -128,6 +128,7 @@ def test_the_page_may_reach_nothing(make: Callable[..., Explanation]) -> None:
     assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
     assert not re.findall(r"\son\w+=|style=", page.split("</head>")[1])
     assert "RESEARCH - NOT FOR DIAGNOSIS" in page
+    assert {f"../assets/{name}" for name in viewer_assets(False)} == set(re.findall(r'"(\.\./assets/[^"]+)"', page))
 
 
 def test_a_reference_region_and_the_marks_of_a_case_are_there(make: Callable[..., Explanation]) -> None:
@@ -207,11 +208,13 @@ def test_windows_by_modality() -> None:
 
 def test_what_the_pages_share() -> None:
     flat, volume = viewer_assets(False), viewer_assets(True)
-    assert set(flat) == {"viewer.js", "viewer.css"}
-    assert set(volume) - set(flat) == {"niivue.js.gz", "niivue.LICENSE.txt"}
-    script = gzip.decompress(volume["niivue.js.gz"])
+    script_name, style_name = flat
+    assert re.fullmatch(r"viewer-[0-9a-f]{8}\.js", script_name)
+    assert re.fullmatch(r"viewer-[0-9a-f]{8}\.css", style_name)
+    assert set(volume) - set(flat) == {"niivue-0.69.0.js.gz", "niivue.LICENSE.txt"}
+    script = gzip.decompress(volume["niivue-0.69.0.js.gz"])
     digest = hashlib.sha256(script).hexdigest()
     assert digest in volume["niivue.LICENSE.txt"].decode()
-    own = flat["viewer.js"].decode()
+    own = flat[script_name].decode()
     assert not re.findall(r"innerHTML|insertAdjacentHTML|document\.write|\beval\(|fetch\(|https?:", own)
     assert "isRadiologicalConvention" in own

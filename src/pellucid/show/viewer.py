@@ -1,10 +1,12 @@
 """The viewer of a case: a page beside the report in which image and maps can be looked through, without a network."""
 
+import hashlib
 import json
 from dataclasses import replace
 from functools import cache
 from importlib import resources
 from math import isfinite
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,7 @@ from pellucid.show.viewer_pack import (
 from pellucid.show.words import RESEARCH, cell_words, edges, length_unit, modality_word, number, unit_word
 
 _SCRIPTS = ("data", "words", "paint", "pane", "measure", "solid", "controls", "input")
+_NIIVUE = "niivue-0.69.0.js"
 _STEPS = 256
 _LETTERS = ("LR", "PA", "HF")
 
@@ -48,10 +51,13 @@ def render_viewer(report: CaseReport, assets: str, back: str = "") -> str:
         assets: relative path of the folder that ``viewer_assets`` fills.
         back: relative link to the report; empty: there is none.
     """
+    files = {PurePath(name).suffix: name for name in viewer_assets(False)}
     page = {
         "report": report,
         "marks": burned(report.case.notes),
         "assets": assets,
+        "script": files[".js"],
+        "style": files[".css"],
         "back": back,
         "volume": report.image.grid.rank == 3,
         "about": f"{modality_word(report.image.modality)}, {grid_words(report.image.grid)}",
@@ -71,14 +77,18 @@ def embedded(content: dict[str, Any]) -> str:
 
 @cache
 def viewer_assets(volume: bool) -> dict[str, bytes]:
-    """Files that all viewers of an output folder share, by name: the script, the style and, for volumes, NiiVue."""
+    """Files that all viewers of an output folder share, by name: the script, the style and, for volumes, NiiVue.
+
+    A name holds a digest or a version, so that a page written earlier keeps the script that it was written for.
+    """
     room = resources.files("pellucid.show")
     parts = [room.joinpath("static", f"viewer-{name}.js").read_text("utf-8") for name in _SCRIPTS]
     script = '(() => {\n"use strict";\n' + "\n".join(parts) + "})();\n"
     style = (room.joinpath("templates", name).read_text("utf-8") for name in ("style.css", "viewer.css"))
-    found = {"viewer.js": script.encode(), "viewer.css": "\n".join(style).encode()}
+    ours = {"js": script.encode(), "css": "\n".join(style).encode()}
+    found = {f"viewer-{hashlib.sha256(content).hexdigest()[:8]}.{end}": content for end, content in ours.items()}
     if volume:
-        found["niivue.js.gz"] = room.joinpath("static", "niivue.umd.js.gz").read_bytes()
+        found[f"{_NIIVUE}.gz"] = room.joinpath("static", "niivue.umd.js.gz").read_bytes()
         found["niivue.LICENSE.txt"] = room.joinpath("static", "niivue.LICENSE.txt").read_bytes()
     return found
 
@@ -106,7 +116,7 @@ def viewer_content(report: CaseReport, assets: str = "assets") -> dict[str, Any]
         "regions": _regions(report, grid, blocks),
         "withheld": withheld_words(report.maps[0].explanation) if withheld(report) and report.maps else "",
         "at": [int(i) // b for i, b in zip(_start(report, sketches), blocks, strict=True)],
-        "niivue": f"{assets}/niivue.js" if grid.rank == 3 else "",
+        "niivue": f"{assets}/{_NIIVUE}" if grid.rank == 3 else "",
     }
 
 

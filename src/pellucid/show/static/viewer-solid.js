@@ -8,7 +8,7 @@ function loadNiivue() {
     const script = document.createElement("script");
     script.src = content.niivue;
     script.onload = done;
-    script.onerror = () => failed(new Error("the file assets/niivue.js is not beside this page"));
+    script.onerror = () => failed(new Error(`the file ${content.niivue} is not beside this page`));
     document.head.append(script);
   });
 }
