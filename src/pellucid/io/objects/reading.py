@@ -35,6 +35,7 @@ class Kind(StrEnum):
 
 
 _SAID = re.compile(r"(?:^|[,;] ?)(seed|precision|engine|weights_sha256|card_sha256|input_sha256|content_key)=([^,;]*)")
+_FIRST = "explainer="  # with which a canonical string begins
 _CUT = 1024  # characters of an ST: a longer description ends in the middle of a value
 _SPELLED = ("Algorithm Parameters", "Reason")
 _CLASSES = {
@@ -86,8 +87,10 @@ class OurObject:
         """What its standard attributes say of how it was made, by name; empty: they are silent."""
         found: dict[str, str] = {}
         for text in (text for part in (self.dataset, *_parts(self.dataset)) for text in _descriptions(part)):
-            whole = text if len(text) < _CUT else text.rpartition(",")[0]
-            found |= {name: value.strip() for name, value in _SAID.findall(whole)}
+            if _FIRST in text:  # words that are no description may hold an equal sign, too
+                said = text[text.index(_FIRST) :]
+                whole = said if len(text) < _CUT else said.rpartition(",")[0]
+                found |= {name: value.strip() for name, value in _SAID.findall(whole)}
         return found
 
     def unchanged(self) -> bool:
