@@ -138,6 +138,10 @@ class _Drawing:
     def window(self) -> Window:
         return window_of(self.image)
 
+    @cached_property
+    def colored(self) -> bool:
+        return is_color(self.image)
+
     @property
     def beside(self) -> bool:
         """Whether the map stands beside the image and not over it."""
@@ -236,7 +240,7 @@ class _Drawing:
 
     def _base(self, place: int) -> Colors:
         """The image through its window: gray as its modality is read, or its own color."""
-        channels = self.image.data if is_color(self.image) else self.image.data[:1]
+        channels = self.image.data if self.colored else self.image.data[:1]
         width = (self.window.high - self.window.low) or 1.0
         shown = []
         for channel in channels:
@@ -251,18 +255,19 @@ class _Drawing:
         display = self.one.display
         if self.zoom > 1:
             values = peaks(values, self.size, self.smooth)
-        alpha = display.alpha(values)
-        if not alpha.any():
-            return picture
-        if self.beside:
-            alpha = (alpha > 0).astype(np.float32)
-        elif is_color(self.image):
+        if self.colored and not self.beside:
             gray = picture @ np.asarray([0.299, 0.587, 0.114], np.float32)
             picture = np.repeat(np.rint(gray).astype(np.uint8)[..., None], 3, -1)
+        alpha = display.alpha(values)
+        shown = alpha > 0
+        if not shown.any():
+            return picture
+        box = tuple(slice(found[0], found[-1] + 1) for found in (np.flatnonzero(shown.any(1 - a)) for a in (0, 1)))
+        part, values = (shown.astype(np.float32) if self.beside else alpha)[box][..., None], values[box]
         low, high = display.limits
         share = np.rint(np.clip((values - low) * (255 / (high - low)), 0, 255)).astype(np.uint8)
-        part = alpha[..., None]
-        return np.rint(picture * (1 - part) + self.map_colors[share] * part).astype(np.uint8)
+        picture[box] = np.rint(picture[box] * (1 - part) + self.map_colors[share] * part).astype(np.uint8)
+        return picture
 
     def _outline(self, picture: Colors, values: Map) -> None:
         display = self.one.display

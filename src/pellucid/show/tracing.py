@@ -59,6 +59,10 @@ def trace(one: Sketch) -> Traced:
 def _lines(strength: Map, null: float, smooth: bool) -> Iterator[Points]:
     """Closed lines, also where the region runs into the border of the picture."""
     height, width = strength.shape
+    inside = strength > null
+    first = [max(int(np.flatnonzero(inside.any(1 - axis))[0]) - 2, 0) for axis in (0, 1)]
+    last = [int(np.flatnonzero(inside.any(1 - axis))[-1]) + 3 for axis in (0, 1)]
+    strength = strength[first[0] : last[0], first[1] : last[1]]  # the rest holds no line, and is most of a slice
     if smooth:
         level, values = null, np.pad(strength, 1, mode="edge").astype(np.float64)
         border = np.ones(values.shape, bool)
@@ -71,5 +75,6 @@ def _lines(strength: Map, null: float, smooth: bool) -> Iterator[Points]:
         points = points[:: 1 + len(points) // _MOST_POINTS]
         if not np.array_equal(points[0], points[-1]):
             points = np.vstack([points, points[:1]])
-        placed = points[:, ::-1] - 0.5  # the padding moved all by one pixel, and a pixel's center is half in
+        # the padding moved all by one pixel, and a pixel's center is half in
+        placed = points[:, ::-1] - 0.5 + np.asarray(first[::-1])
         yield np.clip(placed, 0, (width, height)).astype(np.float32)
