@@ -296,6 +296,8 @@ def test_a_deflated_or_large_object_is_refused_unread(
         stream = BytesIO()
         data.save_as(stream, enforce_file_format=True)
         server.held[str(data.SOPInstanceUID)] = stream.getvalue()
+    with pytest.raises(ArchiveError, match="more than the limit"):
+        archive.recall(parcels[1])
     match = Match(parcels[0].study, parcels[0].series)
     inbox = Inbox({match.series: tmp_path / "in"}, archive.limits)
     archive.fetch(match, inbox, lambda _: None)
