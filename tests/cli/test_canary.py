@@ -181,6 +181,11 @@ def test_no_output_knows_the_patient(
     run("ask", series, *given, "--region", mask, "--shams", 2)
     archives = [case["files"][f"archive {m}"] for m in ("Saliency", "InputXGradient")]
     run("compare", *archives, "--out", out / "compared", "--ranks")
+    run("paper", out / "explained", "--out", out / "paper")
+    pm = next(one["file"] for one in case["dicom"]["objects"] if one["kind"] == "pm")
+    verified = pellucid("dicom", "verify", pm, "--source", series, "--model", dark_voxels, "--trust-code")
+    assert verified.code in (0, 3), verified.out + verified.err
+    trail.said += [verified.out, verified.err]
     run("audit", "verify", out / "audit.jsonl")
     _errors(run, series, given, out)
     _study(run, series, dark_voxels, out)
