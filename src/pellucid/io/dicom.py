@@ -28,6 +28,7 @@ from pellucid.io.dicomfile import (
     open_datasets,
     open_header,
 )
+from pellucid.io.dicomvideo import is_dicom_video, read_dicom_video
 from pellucid.io.formats import Format, find_format
 from pellucid.io.guard import check_values, reading
 from pellucid.io.regular import plan_for, read_resampled
@@ -128,6 +129,8 @@ def read_dicom(path: Path, modality: Modality | None = None, index: int | None =
         UnreadableImage: damaged, no image, too large, or frames that form no regular volume.
         BadOption: several frames and no index, or an index that does not exist.
     """
+    if is_dicom_video(path):
+        return read_dicom_video(path, modality, index)
     with reading(*DAMAGED):
         dataset = open_datasets([path])[0]
         count = frame_count(dataset)

@@ -121,9 +121,10 @@ def _image(block: Block, about: dict[str, float], modality: Modality | None) -> 
         "lossy": "no" if codec in _LOSSLESS else "yes",
         "photometric": "RGB",
         "frame": float(block.header["frame"]),
-        "time_s": round(float(block.header["ms"]) / 1000, 4),
         "turned_deg": float(turn),
     }
+    if block.header["ms"] > 0 or block.header["frame"] == 0:  # the last frame of an MPEG stream has no time
+        traits["time_s"] = round(float(block.header["ms"]) / 1000, 4)
     if isfinite(about["fps"]) and about["fps"] > 0:
         traits["fps"] = round(float(about["fps"]), 4)
     return Image(data, Grid.regular(tuple(data.shape[1:])), modality or Modality.UNKNOWN, "[0,1]", traits=traits)
