@@ -189,6 +189,23 @@ def test_an_object_is_the_same_made_twice_and_another_when_the_picture_differs(s
     ]
 
 
+def test_pictures_of_a_frame_name_it_and_those_of_a_resampled_image_name_all_its_instances(
+    series: Callable[..., Case], packaged: Callable[[str], Path]
+) -> None:
+    made = made_of(series())
+    one = replace(pictures_of(made.explanation), slices=(0,))
+    one = replace(one, frames=one.frames[:1])
+    assert len(secondary_capture(made, one).SourceImageSequence) == 1
+    resampled = replace(made, source=replace(made.source, aligned=False))
+    assert len(secondary_capture(resampled, one).SourceImageSequence) == len(made.source.headers)
+    film = made_of(read_cases(packaged("RG3_UNCR.dcm")).cases[0])
+    pictures = pictures_of(film.explanation)
+    assert "ReferencedFrameNumber" not in secondary_capture(film, pictures).SourceImageSequence[0]
+    film.source.first.NumberOfFrames = 30
+    loop = replace(film, source=replace(film.source, frames=(7,)))
+    assert secondary_capture(loop, pictures).SourceImageSequence[0].ReferencedFrameNumber == 7
+
+
 def test_pictures_come_back_to_the_bit_with_and_without_the_encoder(
     series: Callable[..., Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -241,3 +241,19 @@ def test_codes_of_our_own_fit_into_their_field() -> None:
     ]
     assert all(len(c.value) <= 16 and c.scheme_designator == "99PELLUCID" for c in codes)
     assert len({c.value for c in codes}) == len(codes)
+
+
+def test_the_region_of_a_volume_without_frame_of_reference_lies_on_its_own_slice(
+    phantom: type, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    datasets = phantom().datasets()
+    for data in datasets:
+        del data.FrameOfReferenceUID
+    case = read_cases(write(tmp_path / "series", datasets)).cases[0]
+    made = _made(case.images["image"], case.files["image"])
+    region = np.zeros(made.source.image.grid.shape, bool)
+    region[3, 1:4, 2:5] = region[1, 2, 2] = True
+    report = structured_report(made, _recipe(made), replace(TOLD, region=region))
+    sources = [i.ContentSequence[0].ReferencedSOPSequence[0] for i in _named(report, "Image Region")]
+    wanted = [made.source.headers[place].SOPInstanceUID for place in (3, 1)]
+    assert [s.ReferencedSOPInstanceUID for s in sources] == wanted

@@ -15,6 +15,7 @@ from pydicom.valuerep import DS
 
 from pellucid.core.errors import ShapeMismatch
 from pellucid.core.grid import Grid
+from pellucid.io.dicomfile import frame_count
 from pellucid.io.guard import writing
 from pellucid.io.objects.identity import stamp
 from pellucid.io.objects.marks import MANUFACTURER, PRODUCT, Made, canonical_parameters, equipment, mark, plain
@@ -203,16 +204,28 @@ def _decimal(value: float) -> Any:
 
 
 def _refer(dataset: Dataset, source: Source, slices: Sequence[int]) -> None:
-    """The instances that the frames show."""
-    chosen = [source.headers[s] for s in slices] if len(source.headers) > max(slices) else list(source.headers)
-    items, series = [], Dataset()
+    """The instances that the pictures show, and of one of several frames which (PS3.3 table 10-3).
+
+    The slices of a resampled image are none of the instances', so that it was made from all of them.
+    """
+    stack = source.aligned and len(source.headers) > 1
+    chosen = [source.headers[s] for s in slices] if stack else list(source.headers)
+    frames = _frames(source, slices)
+    items, again, series = [], [], Dataset()
     for header in chosen:
-        item = Dataset()
-        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
-        items.append(item)
+        for found in (items, again):
+            item = Dataset()
+            item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
+            found.append(item)
+    if frames:
+        items[0].ReferencedFrameNumber = frames
     dataset.SourceImageSequence = items
-    again = [Dataset() for _ in items]
-    for item, one in zip(items, again, strict=True):
-        one.update(item)
     series.ReferencedInstanceSequence, series.SeriesInstanceUID = again, source.first.SeriesInstanceUID
     dataset.ReferencedSeriesSequence = [series]
+
+
+def _frames(source: Source, slices: Sequence[int]) -> list[int]:
+    """Numbers of the frames that are shown of a multi-frame instance; empty: all, or it is none."""
+    chosen = [source.frames[s] for s in slices] if source.aligned else list(source.frames)
+    several = len(source.headers) == 1 and len(set(chosen)) < frame_count(source.first)
+    return chosen if several else []

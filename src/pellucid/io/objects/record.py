@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import TypeVar
 
 import numpy as np
 from highdicom import sr
@@ -16,6 +15,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from pellucid.core.image import Modality
+from pellucid.io.dicomfile import frame_count
 from pellucid.io.guard import writing
 from pellucid.io.objects.codes import (
     ARTIFICIAL_INTELLIGENCE,
@@ -60,7 +60,6 @@ _PROCEDURES = {
     Modality.PET: codes.cid100.PETUnspecifiedBodyRegion,
     Modality.XRAY: codes.cid100.XRUnspecifiedBodyRegion,
 }
-_Reference = TypeVar("_Reference", sr.SourceImageForMeasurementGroup, sr.SourceImageForRegion)
 _NOT_OF_A_REPORT = ("BodyPartExamined", "Laterality", "ImageLaterality", "AnatomicRegionSequence")
 _SIGNS = str.maketrans({"\u2212": "-", "\u2013": "-", "\u2014": "-", "\u00d7": "x", "\u00b1": "+-", "\u2019": "'"})
 _CONTAINS = sr.RelationshipTypeValues.CONTAINS
@@ -219,7 +218,7 @@ def _explanation(made: Made, told: Told, lines: int) -> sr.MeasurementsAndQualit
         finding_type=explanation_code(made.card),
         algorithm_id=_algorithm(made),
         measurements=[_measurement(one) for one in told.measured if one.defined],
-        source_images=[_source_image(made, sr.SourceImageForMeasurementGroup, place) for place in _places(made)],
+        source_images=[_source_image(made, place) for place in _places(made)],
     )
     content = group[0].ContentSequence
     content.insert(0, _text("Caution", FIRST_LINE))
@@ -256,11 +255,11 @@ def _places(made: Made) -> Sequence[int]:
     return range(len(made.source.headers))
 
 
-def _source_image(made: Made, kind: type[_Reference], place: int) -> _Reference:
+def _source_image(made: Made, place: int) -> sr.SourceImageForMeasurementGroup:
     header, source = made.source.headers[place], made.source
-    several = int(header.get("NumberOfFrames") or 1) > 1
+    several = frame_count(header) > 1
     frames = (list(source.frames) if len(source.headers) == 1 else [source.frames[place]]) if several else None
-    return kind(header.SOPClassUID, header.SOPInstanceUID, referenced_frame_numbers=frames)
+    return sr.SourceImageForMeasurementGroup(header.SOPClassUID, header.SOPInstanceUID, referenced_frame_numbers=frames)
 
 
 def _measurement(one: Measured) -> sr.Measurement:
@@ -321,7 +320,9 @@ def _regions(
     if not lines:
         return []
     if made.source.geometry is None:
-        return [_flat_region(made, line, place) for place, (_, line) in enumerate(lines)]
+        if not made.source.aligned:  # its slices are none of the instances', and there is no other place to draw on
+            return []
+        return [_flat_region(made, line, place, number) for number, (place, line) in enumerate(lines, 1)]
     frame = made.source.image.grid.frame_of_reference or ""
     placed = [_in_patient(made, place, line) for place, line in lines]
     if len(placed) == 1:
@@ -342,12 +343,15 @@ def _regions(
     ]
 
 
-def _flat_region(made: Made, line: Line, place: int) -> sr.PlanarROIMeasurementsAndQualitativeEvaluations:
-    """Pixel (0, 0) of an SCOORD reaches from (0, 0) to (1, 1), columns first (PS3.3 C.18.6.1.2)."""
-    moved = (line + made.source.start)[:, ::-1]
-    image = _source_image(made, sr.SourceImageForRegion, 0)
+def _flat_region(made: Made, line: Line, place: int, number: int) -> sr.PlanarROIMeasurementsAndQualitativeEvaluations:
+    """On its own slice; pixel (0, 0) of an SCOORD reaches from (0, 0) to (1, 1), columns first (PS3.3 C.18.6.1.2)."""
+    source = made.source
+    header = source.headers[place] if len(source.headers) > 1 else source.first
+    frames = [source.frames[place]] if frame_count(header) > 1 else None
+    image = sr.SourceImageForRegion(header.SOPClassUID, header.SOPInstanceUID, referenced_frame_numbers=frames)
+    moved = (line + source.start)[:, ::-1]
     return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=_tracking(made, f"region {place + 1}"),
+        tracking_identifier=_tracking(made, f"region {number}"),
         finding_type=ATTRIBUTION_REGION,
         referenced_region=sr.ImageRegion("POLYLINE", moved, image),
     )
