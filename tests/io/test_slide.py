@@ -156,7 +156,7 @@ def test_as_an_image_a_slide_is_refused_with_the_mend(huge, tmp_path, small):
     with pytest.raises(UnreadableImage, match=r"whole slide of 40960 x 30720 pixels\. explain tiles of it: --tile"):
         read_image(huge, index=0)
     level(small[1], 1, generate_uid(), generate_uid(), False).save_as(tmp_path / "x", enforce_file_format=True)
-    with pytest.raises(UnreadableImage, match="a whole slide. explain tiles of it: --tile"):
+    with pytest.raises(UnreadableImage, match=r"a whole slide\. explain tiles of it: --tile"):
         read_image(tmp_path / "x")
 
 

@@ -16,7 +16,8 @@ from typing import Any, BinaryIO
 
 _MEMORY_BYTES = 12 << 30
 # a playlist may name other files and addresses; a damaged frame must fail, and not be patched up from its neighbors
-_OPTIONS = "protocol_whitelist;file|format_whitelist;mov,avi,matroska,mpeg,mpegts,mpegvideo,h264,hevc|err_detect;explode"
+_FORMATS = "mov,avi,matroska,mpeg,mpegts,mpegvideo,h264,hevc"
+_OPTIONS = f"protocol_whitelist;file|format_whitelist;{_FORMATS}|err_detect;explode"
 
 
 def main() -> None:
