@@ -88,10 +88,10 @@ def is_measured(header: Dataset) -> bool:
 def unit_of(header: Dataset) -> str:
     """Unit of the values after the modality transform."""
     kind = str(header.get("Modality", ""))
-    if kind == "PT" and header.get("Units") == "GML":
-        return _SUV_TYPES.get(str(header.get("SUVType") or "BW"), "g/ml")
+    if kind == "PT" and find(header, "Units") == "GML":
+        return _SUV_TYPES.get(str(find(header, "SUVType") or "BW"), "g/ml")
     if kind == "PT":
-        return _PET_UNITS.get(str(header.get("Units", "")), "a.u.")
+        return _PET_UNITS.get(str(find(header, "Units") or ""), "a.u.")
     if kind != "CT" or find(header, "RescaleIntercept") is None:
         return "a.u."
     return "HU" if str(find(header, "RescaleType") or "HU") == "HU" else "a.u."

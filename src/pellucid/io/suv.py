@@ -63,6 +63,8 @@ def suv_traits(headers: Sequence[Dataset]) -> dict[str, str | float]:
         return {}
     try:
         with reading("a PET header", "export it again"):
+            if "PerFrameFunctionalGroupsSequence" in headers[0]:
+                raise _Refused("enhanced objects are not converted")
             if len(units) > 1:
                 raise _Refused("slices differ in their units")
             if units == {"CNTS"}:
