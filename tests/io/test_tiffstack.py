@@ -114,3 +114,14 @@ def test_the_bound_on_values_counts_the_stack(tmp_path, monkeypatch):
     monkeypatch.setattr(guard, "MAX_VALUES", 16 * 20 * 4)
     with pytest.raises(UnreadableImage, match="declares 5 x 16 x 20 x 1"):
         one(path, "T=0,C=0,Z=:")
+
+
+def test_planes_of_several_sizes_are_no_stack(tmp_path):
+    path = ome(tmp_path / "x", VALUES[0, 0], "ZYX")
+    with tifffile.TiffFile(path) as file:
+        place = file.pages[2].aspage().tags["ImageLength"].valueoffset
+    content = bytearray(path.read_bytes())
+    content[place : place + 2] = (8).to_bytes(2, "little")
+    path.write_bytes(content)
+    with pytest.raises(UnreadableImage, match="damaged or incomplete"):
+        one(path, "Z=:")

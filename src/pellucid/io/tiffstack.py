@@ -36,7 +36,7 @@ def read_stack(path: Path, index: Axes, modality: Modality | None = None) -> Ima
         first = pages[0]
         check_values((len(pages), first.imagelength, first.imagewidth, first.samplesperpixel), "a TIFF stack")
         planes = [plane_of(path, page) for page in pages]
-    data = torch.stack([plane.data for plane in planes], 1) if index.whole else planes[0].data
+        data = torch.stack([plane.data for plane in planes], 1) if index.whole else planes[0].data
     spacing = layout.spacing if index.whole else layout.spacing[1:]
     steps = [float(s) for s in spacing if s is not None]
     if index.whole and len(steps) < 3:
