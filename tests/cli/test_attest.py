@@ -113,6 +113,23 @@ def test_one_changed_byte_of_a_map_is_found(
     assert found["input"] == found["weights"] == found["source"] == "agrees"
 
 
+def test_a_map_that_tells_something_else_of_itself_is_found(
+    verify: Callable[..., dict[str, str]], written: Written, tmp_path: Path
+) -> None:
+    changed, path = _moved(written, "pm", tmp_path)
+    changed.SeriesDescription, changed.ContentQualification = "tumor finder", "PRODUCT"
+    changed.ContentDescription = "GradCAM of tumor"
+    changed.DerivationDescription = changed.DerivationDescription.replace("explainer=SmoothGrad", "explainer=GradCAM")
+    mapping = changed.SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence[0]
+    mapping.MeasurementUnitsCodeSequence[0].CodeValue = "%"
+    pixels = bytearray(changed.FloatPixelData)
+    pixels[:4] = np.float32(1e6).tobytes()  # beyond the range that the object states
+    changed.FloatPixelData = bytes(pixels)
+    found = verify(write_object(changed, path))
+    assert (found["code"], found["labels"], found["map"]) == (1, "differs", "differs"), found
+    assert all(word in found["words"] for word in ("mark", "qualification", "explainer", "title", "unit")), found
+
+
 def test_another_weight_file_is_named(verify: Callable[..., dict[str, str]], written: Written, tmp_path: Path) -> None:
     folder = tmp_path / "lungs"
     shutil.copytree(LUNGS, folder)
@@ -166,7 +183,7 @@ def test_pictures_are_bound_by_their_uid(
     verify: Callable[..., dict[str, str]], written: Written, tmp_path: Path
 ) -> None:
     changed, path = _moved(written, "gsps", tmp_path)
-    changed.ContentDescription = "something else"
+    changed.ContentCreatorName = "Somebody^"
     found = verify(write_object(changed, path))
     assert (found["code"], found["verdict"], found["object"]) == (3, "not verified", "not verified")
     assert found["recorded map"] == "agrees"

@@ -25,6 +25,7 @@ from pellucid.workbench.remaking import (
     Finding,
     State,
     compare_facts,
+    compare_labels,
     compare_map,
     compare_region,
     compare_scores,
@@ -244,7 +245,7 @@ def _again(ours: OurObject, means: Means) -> Finished:
 def _compared(ours: OurObject, source: Source, done: Finished, means: Means) -> list[Finding]:
     explanation, recipe = done.panel.explanations[0], ours.recipe
     findings = [_input(recipe, explanation), *_around(recipe, done, means)]
-    findings += _output(recipe, explanation)
+    findings += [*_output(recipe, explanation), *compare_labels(ours, explanation)]
     values = explanation.numpy()[0]
     if ours.kind is Kind.MAP:
         findings += compare_map(ours, source, values, means.tolerance)

@@ -7,10 +7,15 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
 
 from pellucid.core.explanation import Explanation
 from pellucid.core.metric import Metric
-from pellucid.io.objects.reading import OurObject, read_map, read_region, read_report
+from pellucid.io.dicomfile import DAMAGED
+from pellucid.io.guard import reading
+from pellucid.io.objects.codes import unit_code
+from pellucid.io.objects.marks import RESEARCH, plain
+from pellucid.io.objects.reading import Kind, OurObject, read_map, read_region, read_report
 from pellucid.io.objects.recipe import MapFacts, map_digest
 from pellucid.io.objects.source import Source
 from pellucid.show.rules import decide
@@ -19,6 +24,7 @@ from pellucid.workbench.telling import LARGEST, OUTPUT, SMALLEST
 
 State = Literal["agrees", "differs", "not verified"]
 SCORES = 1e-4  # of a score: it is read off maps and sums of many forwards
+_WHOLE = 62  # characters of a title that was surely not cut to the 64 of an LO, even behind a space
 _SLACK = 1.01  # of half a step of a 16-bit map: the steps are counted in float32
 
 
@@ -119,6 +125,39 @@ def compare_region(ours: OurObject, source: Source, explanation: Explanation, va
     off = int((found.reshape(wanted.shape) != wanted).sum())
     state: State = "differs" if off else "agrees"
     return Finding("region", state, f"{off} voxels are not as the map made again has them above its null", float(off))
+
+
+def compare_labels(ours: OurObject, explanation: Explanation) -> list[Finding]:
+    """What a reader is told of a map in plain words and codes, against what was made now; nothing where all is right.
+
+    An archive may correct a name in an object, which gives it another UID; these are no names.
+
+    Args:
+        ours: an object of any kind.
+        explanation: made now.
+    """
+    data, provenance, said = ours.dataset, explanation.provenance, ours.described
+    apart = [] if str(data.get("SeriesDescription", "")).startswith(RESEARCH) else ["the research mark of the series"]
+    if ours.kind in (Kind.MAP, Kind.REGION, Kind.PICTURE) and data.get("ContentQualification") != "RESEARCH":
+        apart.append("the qualification as research")
+    for name, value in (("explainer", provenance.method), ("target", provenance.target)):
+        wanted = plain(value).replace("=", ":").replace(",", ";").partition(";")[0].strip()
+        if said.get(name, wanted) != wanted:
+            apart.append(f"the {name}")
+    title = str(data.get("ContentDescription", ""))
+    if 0 < len(title) <= _WHOLE and not title.rstrip().endswith(plain(f"of {provenance.target}").rstrip()):
+        apart.append("the title")
+    if ours.kind is Kind.MAP and _units(data) != {unit_code(explanation.attribution.unit).value}:
+        apart.append("the unit")
+    return [Finding("labels", "differs", f"edited in the object: {', '.join(apart)}")] if apart else []
+
+
+def _units(data: Dataset) -> set[str]:
+    """UCUM codes of a map's values."""
+    with reading(*DAMAGED):
+        groups = (*data.SharedFunctionalGroupsSequence, *data.PerFrameFunctionalGroupsSequence)
+        maps = [one for group in groups for one in group.get("RealWorldValueMappingSequence", ())]
+        return {str(one.MeasurementUnitsCodeSequence[0].CodeValue) for one in maps}
 
 
 def compare_scores(ours: OurObject, scored: Sequence[Scored], no_region: bool) -> list[Finding]:

@@ -34,7 +34,9 @@ class Kind(StrEnum):
     COLORED = "pcps"
 
 
-_SAID = re.compile(r"(?:^|[,;] ?)(seed|precision|engine|weights_sha256|card_sha256|input_sha256|content_key)=([^,;]*)")
+_SAID = re.compile(
+    r"(?:^|[,;] ?)(explainer|target|seed|precision|engine|weights_sha256|card_sha256|input_sha256|content_key)=([^,;]*)"
+)
 _FIRST = "explainer="  # with which a canonical string begins
 _CUT = 1024  # characters of an ST: a longer description ends in the middle of a value
 _SPELLED = ("Algorithm Parameters", "Reason")
@@ -176,8 +178,12 @@ def read_map(ours: OurObject, like: hd.VolumeGeometry) -> ReadMap | None:
     _check_pixels(ours.dataset)
     with reading(*DAMAGED):
         image = hd.imread(ours.path)
-        step = 0.0 if "FloatPixelData" in image else abs(_slope(image))
-        found = image.get_volume(dtype=np.float64 if step else np.float32)
+        slope, intercept = _mapping(image)
+        step = 0.0 if "FloatPixelData" in image else abs(slope)
+        # highdicom 0.28.2 fails on values beyond the stated range: an edited map is to be told, not to be unreadable
+        found = image.get_volume(dtype=np.float64 if step else np.float32, apply_real_world_transform=False)
+        if (slope, intercept) != (1.0, 0.0):
+            found = found.with_array(found.array * slope + intercept)
         return None if _elsewhere(found, like) else ReadMap(found.match_geometry(like), step)
 
 
@@ -249,10 +255,10 @@ def _number(item: Dataset) -> float:
     return float(value.get("FloatingPointValue", value.NumericValue))
 
 
-def _slope(image: Dataset) -> float:
-    """Of the stored values, shared by all frames."""
+def _mapping(image: Dataset) -> tuple[float, float]:
+    """Slope and intercept of the stored values, shared by all frames."""
     mapping: Any = image.SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence[0]
-    return float(mapping.RealWorldValueSlope)
+    return float(mapping.RealWorldValueSlope), float(mapping.RealWorldValueIntercept)
 
 
 def _elsewhere(found: hd.Volume, like: hd.VolumeGeometry) -> bool:
