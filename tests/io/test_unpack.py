@@ -83,6 +83,21 @@ def test_what_was_unpacked_is_gone_with_the_process(tmp_path, series):
     assert list(room.iterdir()) == []
 
 
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path, series, monkeypatch):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    rooms = tmp_path / "rooms"
+    left, mine, others = (rooms / f"{unpacking._ROOM}{name}-x" for name in (ended.pid, os.getppid(), "notes"))
+    for folder in (left, mine, others):
+        folder.mkdir(parents=True)
+        (folder / "slice").write_bytes(b"x")
+    monkeypatch.setattr("tempfile.tempdir", str(rooms))
+    unpack(zipped(tmp_path / "s.zip", {file.name: file.read_bytes() for file in series[1].iterdir()}))
+    assert not left.exists()
+    assert mine.exists()  # its process lives
+    assert others.exists()
+
+
 def link(name):
     entry = zipfile.ZipInfo(name)
     entry.create_system, entry.external_attr = 3, (stat.S_IFLNK | 0o777) << 16

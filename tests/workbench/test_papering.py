@@ -135,6 +135,21 @@ def test_the_same_results_give_the_same_bytes() -> None:
     assert first == second
 
 
+def test_figures_of_an_earlier_paper_go_unless_somebody_edited_them(tmp_path: Path) -> None:
+    for method in ("GradCAM", "Saliency"):
+        save_explanation(explained(method=method), tmp_path / "two" / "x", method)
+    save_explanation(explained(), tmp_path / "one" / "x", "GradCAM")
+    out = tmp_path / "out"
+    write_paper(tmp_path / "two", out)
+    old = sorted(path for path in out.iterdir() if path.name.startswith("figure-2"))
+    assert len(old) == 6
+    old[0].write_bytes(b"edited")
+    (out / "figure-9-mine.svg").write_text("<svg/>")
+    write_paper(tmp_path / "one", out)
+    assert [path.exists() for path in old] == [True] + [False] * 5
+    assert (out / "figure-9-mine.svg").exists()
+
+
 def test_a_withheld_map_is_in_no_figure(tmp_path: Path) -> None:
     save_explanation(explained(score=-1.0), tmp_path / "in" / "x", "GradCAM")
     done = write_paper(tmp_path / "in", tmp_path / "out")

@@ -22,6 +22,8 @@ Card = Annotated[Path | None, Option("--model", help="Model card (model.toml): s
 def series(folder: Folder, model: Card = None, as_json: face.Json = False) -> None:
     """List the series of a study by number, as --series takes them, without anything that says whose they are."""
     with face.reported(as_json):
+        if not folder.exists():
+            raise UnreadableImage("expected the folder of a study, got a path where there is none", "check the path")
         found = survey_study(folder)
         if not found.members:
             raise UnreadableImage("expected DICOM images, got none that can be read", "give the folder of a study")

@@ -8,7 +8,9 @@ import struct
 import zipfile
 from functools import cache
 from pathlib import Path, PurePosixPath
-from tempfile import mkdtemp
+from tempfile import gettempdir, mkdtemp
+
+import psutil
 
 from pellucid.core.errors import UnreadableImage
 from pellucid.io.guard import check_file, reading
@@ -20,6 +22,7 @@ _ALWAYS = 2**26  # an archive of this much inside is opened whatever its ratio
 _MAX_DIRECTORY = 2**24  # bytes of the list at the end, which zipfile reads whole
 _DEPTH, _NAME_BYTES = 16, 1024
 _BLOCK = 1 << 20
+_ROOM = "pellucid-unpacked-"  # then the number of the process that made it
 _END, _END64, _LOCATOR = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
 _MEND = "unpack it yourself and give the folder, if you trust where it comes from"
 
@@ -50,7 +53,8 @@ def unpack(path: Path) -> Path:
 
 @cache  # never forgotten: cases are read from it as long as the process lives
 def _unpacked(path: Path, size: int, _changed: int) -> Path:
-    room = Path(mkdtemp(prefix="pellucid-"))  # 0700
+    _sweep()
+    room = Path(mkdtemp(prefix=f"{_ROOM}{os.getpid()}-"))  # 0700
     atexit.register(_remove, room, os.getpid())
     try:
         with reading("a complete zip archive", "make the archive again"):
@@ -62,6 +66,15 @@ def _unpacked(path: Path, size: int, _changed: int) -> Path:
         _remove(room, os.getpid())
         raise
     return room
+
+
+def _sweep() -> None:
+    """Remove what processes left behind that were killed before they could: it holds whole examinations."""
+    for room in Path(gettempdir()).glob(f"{_ROOM}*-*"):
+        owner = room.name.removeprefix(_ROOM).partition("-")[0]
+        mine = not room.is_symlink() and room.is_dir() and room.stat().st_uid == os.getuid()
+        if mine and owner.isdecimal() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(room, ignore_errors=True)
 
 
 def _remove(room: Path, owner: int) -> None:

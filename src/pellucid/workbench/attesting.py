@@ -34,7 +34,6 @@ from pellucid.workbench.repeating import background_digest, request_of
 
 TOLERANCE = 1e-5  # of the largest magnitude: float32 sums in another order, see ADR 20
 _DRAWN = (Kind.PICTURE, Kind.STATE, Kind.COLORED)
-_COMPARED = (Kind.MAP, Kind.REGION)
 
 
 @dataclass(frozen=True)
@@ -166,7 +165,7 @@ def _whole(ours: OurObject) -> Finding:
         drawn = "; a drawing is not made again, so this is what binds it" if ours.kind in _DRAWN else ""
         return Finding("object", "agrees", f"its UID is the one that belongs to its content{drawn}")
     words = "changed since it was written: an archive may have corrected a name or coded the pixels anew"
-    if ours.kind in _COMPARED:
+    if ours.kind is Kind.MAP:  # marks and words are compared too; a segment's label is not
         return Finding("object", "agrees", f"{words}; its values are compared below")
     return Finding("object", "not verified", f"{words}, or somebody its content")
 

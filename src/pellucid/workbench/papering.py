@@ -30,7 +30,7 @@ from pellucid.workbench.manuscript import (
     text_warning,
 )
 
-_RESULTS = "results.json"
+_RESULTS, _BUNDLE = "results.json", "reproduction.json"
 _HEAD = 200  # characters in which a saved explanation says what it is
 _MOST_JSON = 64_000_000
 _FEWEST = 2
@@ -96,10 +96,23 @@ def write_paper(
             "give the --out of pellucid explain, evaluate or study run",
         )
     contents |= _texts(made, captions, scores)
-    contents["reproduction.json"] = _bundle(made, contents, study)
+    contents[_BUNDLE] = _bundle(made, contents, study)
     contents["claim.md"] = claim_table([*contents, "claim.md"]).encode()
+    stale = _stale(folder, contents)
     files = {name: write_bytes(folder / name, content) for name, content in contents.items()}
+    for path in stale:
+        path.unlink(missing_ok=True)
     return Paper(files, len(captions), tuple(dict.fromkeys(warned)))
+
+
+def _stale(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
+    """Files of an earlier paper in the folder that this one does not have; what somebody edited since is kept."""
+    try:
+        before = json.loads((folder / _BUNDLE).read_text(encoding="utf-8"))["files_sha256"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []  # no paper of ours is there
+    named = [(folder / name, digest) for name, digest in before if Path(name).name == name and name not in contents]
+    return [p for p, digest in named if p.is_file() and hashlib.sha256(p.read_bytes()).hexdigest() == digest]
 
 
 def saved_scores(source: Path) -> tuple[Score, ...]:
