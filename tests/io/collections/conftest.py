@@ -98,10 +98,12 @@ class Layouts:
             for end in ("flair", "t1", "t1ce", "t2"):
                 volume(root / f"{case}_{end}.nii.gz")
             volume(root / f"{case}_seg.nii.gz", solid(1, 2, 4))
-        new = "BraTS-GLI-00005-001"
-        for end in ("t2f", "t1n", "t1c", "t2w"):
-            volume(root / new / f"{new}-{end}.nii.gz")
-        volume(root / new / f"{new}-seg.nii.gz", solid(1, 2, 3))
+
+    def brats_2023(self, root: Path) -> None:
+        for case in ("BraTS-GLI-00005-001", "BraTS-MET-00007-000"):
+            for end in ("t2f", "t1n", "t1c", "t2w"):
+                volume(root / case / f"{case}-{end}.nii.gz")
+            volume(root / case / f"{case}-seg.nii.gz", solid(1, 2, 3, 4))
 
     def acdc(self, root: Path) -> None:
         here = root / "training" / "patient001"

@@ -93,15 +93,25 @@ def cases(layouts: Any, name: str) -> dict[str, Case]:
     return {case.name: case for case in read_collection(layouts.make(name), name).cases}
 
 
-def test_brats_of_old_and_new_years(layouts: Any) -> None:
-    found = cases(layouts, "brats")
-    old, new = found["Brats18_CBICA_AAB_1"], found["BraTS-GLI-00005-001"]
+def test_brats_counts_no_cavity_of_new_years_as_enhancing_tumor(layouts: Any) -> None:
+    old = cases(layouts, "brats")["Brats18_CBICA_AAB_1"]
+    new = cases(layouts, "brats-2023")["BraTS-GLI-00005-001"]
     assert (old.group, old.label, old.patient) == ("CBICA", "HGG", "Brats18_CBICA_AAB_1")
     assert (new.patient, new.label) == ("BraTS-GLI-00005", None)
     for case in (old, new):
         assert list(case.images) == ["flair", "t1", "t1ce", "t2"]
         counts = [int(case.regions[r].mask.sum()) for r in ("WT", "TC", "ET")]
         assert counts == [216, 144, 72], "edema is whole tumor only, enhancing tumor is in all"
+    cavity = new.regions["RC"].mask
+    assert int(cavity.sum()) == 72
+    assert not bool((cavity & new.regions["WT"].mask).any()), "label 4: enhancing tumor until 2021, not since"
+
+
+def test_brats_of_children_has_other_labels_and_is_not_read(layouts: Any) -> None:
+    folder = layouts.make("brats-2023")
+    for path in sorted(folder.rglob("*MET*"), reverse=True):
+        path.rename(path.with_name(path.name.replace("MET", "PED")))
+    assert [case.name for case in read_collection(folder).cases] == ["BraTS-GLI-00005-001"]
 
 
 def test_acdc_names_the_phase_by_its_own_file(layouts: Any) -> None:
