@@ -136,6 +136,8 @@ def test_a_segmentation_answers_at_the_size_of_its_image(saved: Callable[..., Pa
         ({"rescale_factor": 1 / 127.5, "rescale_offset": True, "do_normalize": False}, "stretch", 0.2, ""),
         ({"size": {"shortest_edge": 36}, "do_center_crop": True, "crop_size": 32}, "cover", 0.5, "cut to"),
         ({"size": {"shortest_edge": 32}}, "cover", 0.5, "cut to a square"),
+        ({"include_top": True}, "stretch", 2.5, "8 bits"),  # ((0.6 - 0.5) / 0.2) / 0.2
+        ({"image_processor_type": "EfficientNetImageProcessor"}, "stretch", 2.5, "8 bits"),
     ],
 )
 def test_processors_become_inputs(
@@ -148,6 +150,15 @@ def test_processors_become_inputs(
     Picture.fromarray(np.full((40, 40), 153, np.uint8)).save(tmp_path / "x.png")
     prepared = prepare(read_image(tmp_path / "x.png"), spec).tensor  # gray, copied to three channels
     assert float(prepared[0, 5, 5]) == pytest.approx(value, abs=1e-4)
+
+
+def test_a_processor_that_swaps_colors_gets_them_swapped(saved: Callable[..., Path], tmp_path: Path) -> None:
+    told = {**PROCESSOR, "do_flip_channel_order": True, "do_normalize": False}
+    loaded = load_model(saved("vit", "ViTForImageClassification", VIT, told))
+    Picture.fromarray(np.full((32, 32, 3), (255, 51, 0), np.uint8)).save(tmp_path / "x.png")
+    prepared = prepare(read_image(tmp_path / "x.png"), loaded.model.inputs[0]).tensor
+    assert prepared[:, 0, 0].tolist() == pytest.approx([0.0, 0.2, 1.0])
+    assert "blue, green, red" in " ".join(loaded.notes)
 
 
 def test_heads_that_are_no_softmax(saved: Callable[..., Path]) -> None:

@@ -59,7 +59,7 @@ def _words(told: object) -> str:
 
 def _input(config: _Table, processor: _Table | None, notes: list[str]) -> InputSpec:
     channels = int(config.get("num_channels", 3))
-    order: Literal["gray", "gray-repeated"] = "gray" if channels == 1 else "gray-repeated"
+    order: Literal["gray", "gray-repeated", "bgr"] = "gray" if channels == 1 else "gray-repeated"
     if processor is None:
         notes.append("the folder does not say how images are prepared: values are left as they are")
         side = config.get("image_size")
@@ -70,6 +70,9 @@ def _input(config: _Table, processor: _Table | None, notes: list[str]) -> InputS
     notes.append(
         "the image processor takes pictures of 8 bits, read here as [0, 1]; a gray one is copied to all channels"
     )
+    if channels == 3 and processor.get("do_flip_channel_order"):  # MobileViT
+        order = "bgr"
+        notes.append("color goes in as blue, green, red; a gray picture is refused")
     return InputSpec(channels=channels, order=order, size=size, fit=fit, mean=mean, std=std)
 
 
@@ -107,7 +110,15 @@ def _intensity(processor: _Table, channels: int) -> tuple[tuple[float, ...], tup
     normalized = bool(processor.get("do_normalize", True)) and processor.get("image_mean") is not None
     mean = _each(processor["image_mean"], channels) if normalized else (0.0,) * channels
     std = _each(processor["image_std"], channels) if normalized else (1.0,) * channels
-    return tuple((m + offset) / factor for m in mean), tuple(s / factor for s in std)
+    again = _each(processor["image_std"], channels) if _twice(processor) else (1.0,) * channels
+    return tuple((m + offset) / factor for m in mean), tuple(s * t / factor for s, t in zip(std, again, strict=True))
+
+
+def _twice(processor: _Table) -> bool:
+    """Whether a classifier's processor divides by its deviation once more: EfficientNet's does where it is not told."""
+    named = str(processor.get("image_processor_type") or processor.get("feature_extractor_type") or "")
+    told = processor.get("include_top", named.startswith("EfficientNet"))
+    return bool(told) and processor.get("image_std") is not None
 
 
 def _each(told: object, channels: int) -> tuple[float, ...]:
