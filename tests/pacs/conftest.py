@@ -84,6 +84,8 @@ class Moody:
         lose: it accepts and keeps nothing.
         hang: seconds that it waits before each answer to a store.
         abort_at: it aborts the association when this many objects came.
+        leave_at: it keeps the object of this number, answers, and ends the association.
+        doubles: what it answers to an object that it holds.
         give: whether it offers C-GET.
     """
 
@@ -91,6 +93,8 @@ class Moody:
     lose: bool = False
     hang: float = 0.0
     abort_at: int | None = None
+    leave_at: int | None = None
+    doubles: int = 0
     give: bool = True
     held: dict[str, Dataset] = field(default_factory=dict)
     came: list[str] = field(default_factory=list)
@@ -136,9 +140,18 @@ class Moody:
         time.sleep(self.hang)
         if self.answers and (status := self.answers.pop(0)):
             return status
+        if self.leave_at == len(self.came):
+            Thread(target=self.leave, args=(event.assoc,)).start()
+        if self.doubles and str(data.SOPInstanceUID) in self.held:
+            return self.doubles
         if not self.lose:
             self.held.setdefault(str(data.SOPInstanceUID), data)
         return 0
+
+    @staticmethod
+    def leave(link: Any) -> None:
+        time.sleep(0.05)  # the answer goes out first
+        link.abort()
 
     def find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
         asked, told = event.identifier, set()

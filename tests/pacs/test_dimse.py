@@ -1,5 +1,6 @@
 """Sending over DIMSE to an archive that misbehaves, and fetching from it."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,6 +91,27 @@ def test_an_abort_midway_is_mended(moody: Start, parcels: list[Parcel], outbox: 
     there, archive = moody(abort_at=2)
     assert send(archive, parcels, outbox) == ["stored"] * 4
     assert there.came[1] in there.came[2:]
+
+
+def test_an_archive_that_leaves_between_two_objects(moody: Start, parcels: list[Parcel], outbox: Outbox) -> None:
+    there, archive = moody(leave_at=1)
+    receipts = Delivery(archive, "here", outbox).send(parcels, lambda *_: time.sleep(0.2))
+    assert [r.state for r in receipts.values()] == ["stored"] * 4
+    assert there.associations > 3, "asked, sent, sent again and asked"
+
+
+@pytest.mark.parametrize(("ours", "state"), [(True, "stored"), (False, "differs")])
+def test_a_double_is_compared_and_neither_refused_nor_believed(
+    moody: Start, parcels: list[Parcel], outbox: Outbox, make: Callable[..., Dataset], ours: bool, state: str
+) -> None:
+    there, archive = moody(doubles=0x0111)
+    kept = make(1) if ours else make(1, PixelData=bytes(144))
+
+    def meanwhile(step: str, _: int) -> None:
+        there.held[parcels[0].sop] = kept
+
+    receipts = Delivery(archive, "here", outbox).send(parcels[1:2] + parcels[:1], meanwhile)
+    assert [r.state for r in receipts.values()] == ["stored", state]
 
 
 @pytest.mark.parametrize(("mood", "word"), [({"ae": "WRONG"}, "AE title"), ({"only": "OTHER"}, "our AE title")])

@@ -18,7 +18,8 @@ ACCEPTED: Final = 0x0000
 # PS3.4 B.2.3 and PS3.7 annex C. 0122 says that a kind is not supported: that seldom passes, but a retry costs
 # seconds, and a "not stored" that was wrong costs a call to the archive's keepers.
 _PASSING = {0x0110: "processing failure", 0x0122: "kind of object not supported"}
-_LASTING = {0x0111: "it already has an object of this UID", 0x0117: "invalid UID", 0x0124: "not authorized"}
+_DOUBLE: Final = 0x0111
+_LASTING = {_DOUBLE: "it already has an object of this UID", 0x0117: "invalid UID", 0x0124: "not authorized"}
 
 
 @final
@@ -30,11 +31,13 @@ class Answer:
         accepted: it took it; whether it kept it is another question.
         again: another try may succeed.
         words: why not, or with what reservation.
+        double: it says to have an object of this UID: ours, of a try whose answer was lost, or another.
     """
 
     accepted: bool
     again: bool = False
     words: str = field(default="")
+    double: bool = False
 
 
 class Archive(ABC):
@@ -84,7 +87,8 @@ def answer_of(status: int) -> Answer:
         return Answer(False, again=True, words=f"the archive is out of resources ({code})")
     if 0xA900 <= status <= 0xA9FF:
         return Answer(False, words=f"the object does not fit its kind ({code})")
-    return Answer(False, words=f"{_LASTING.get(status, 'the archive refuses it')} ({code})")
+    words = f"{_LASTING.get(status, 'the archive refuses it')} ({code})"
+    return Answer(False, words=words, double=status == _DOUBLE)
 
 
 def retrying(pace: Pace) -> Any:

@@ -227,6 +227,10 @@ class DimseArchive(Archive):
                 if not link.is_established:
                     raise _refusal(link)
                 yield link
+            except RuntimeError:  # what pynetdicom raises where the other side ended it between two questions
+                if link.is_established:
+                    raise
+                raise ArchiveUnreachable("the archive ended the connection", "try again later") from None
             finally:
                 if link.is_established:
                     link.release()

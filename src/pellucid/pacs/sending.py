@@ -7,7 +7,7 @@ from typing import final
 from pydicom import dcmread
 
 from pellucid.core.errors import ArchiveError, ArchiveRefused, ArchiveUnreachable
-from pellucid.pacs.archive import Archive, retrying
+from pellucid.pacs.archive import Answer, Archive, retrying
 from pellucid.pacs.extra import optional, quiet
 from pellucid.pacs.outbox import Outbox
 from pellucid.pacs.parcel import Parcel, Receipt, same_content
@@ -82,9 +82,9 @@ class Delivery:
 
     def _hand_over(
         self, rest: list[Parcel], receipts: dict[Parcel, Receipt], told: Callable[[str, int], None]
-    ) -> dict[Parcel, str]:
-        """Send with retries; what was refused or failed gets its receipt here, what was accepted is returned."""
-        pending, accepted, reasons = list(rest), dict[Parcel, str](), dict[Parcel, str]()
+    ) -> dict[Parcel, Answer]:
+        """Send with retries; what was refused or failed gets its receipt here, what may be there is returned."""
+        pending, accepted, reasons = list(rest), dict[Parcel, Answer](), dict[Parcel, str]()
 
         def attempt() -> None:
             unanswered = list(pending)
@@ -96,8 +96,8 @@ class Delivery:
                         continue
                     pending.remove(each)
                     told("sent", 1)
-                    if answer.accepted:
-                        accepted[each] = answer.words
+                    if answer.accepted or answer.double:
+                        accepted[each] = answer
                     else:
                         receipts[each] = Receipt("refused", answer.words)
             except ArchiveUnreachable as error:
@@ -116,7 +116,7 @@ class Delivery:
             receipts.update({each: Receipt(state, reasons.get(each) or words) for each in pending})
         return accepted
 
-    def _read_back(self, accepted: dict[Parcel, str], receipts: dict[Parcel, Receipt]) -> None:
+    def _read_back(self, accepted: dict[Parcel, Answer], receipts: dict[Parcel, Receipt]) -> None:
         """Ask for what was accepted, for a while: an archive may list an object a moment after it took it."""
         if not accepted:
             return
@@ -143,15 +143,22 @@ class Delivery:
             receipts.update({each: Receipt("failed", _UNASKED) for each in parcels})
             return
         for each in parcels:
-            receipts[each] = Receipt("lost", _LOST) if each in lost else self._compared(each, accepted[each])
+            receipts[each] = self._absent(accepted[each]) if each in lost else self._compared(each, accepted[each])
 
-    def _compared(self, each: Parcel, words: str) -> Receipt:
-        if not self.compare:
+    def _absent(self, answer: Answer) -> Receipt:
+        return Receipt("lost", _LOST) if answer.accepted else Receipt("refused", answer.words)
+
+    def _compared(self, each: Parcel, answer: Answer) -> Receipt:
+        words = answer.words
+        if not self.compare and not answer.double:
             return Receipt("stored", words)
         try:
             same = self._same(each)
         except ArchiveError as error:
             return Receipt("failed", f"stored, and could not be fetched back to be compared: {error.problem}")
+        if same is None and answer.double:
+            return Receipt("differs", _UNPROVEN)
         if same is None:
             return Receipt("stored", "not compared: the archive cannot hand it back")
-        return Receipt("stored", words or "with the same content") if same else Receipt("differs", _DIFFERS)
+        words = "with the same content" if answer.double else words or "with the same content"
+        return Receipt("stored", words) if same else Receipt("differs", _DIFFERS)
