@@ -159,6 +159,14 @@ def test_an_injection_before_midnight_is_of_the_day_before(traits):
     assert traits(dated) == traits(late)
 
 
+def test_an_injection_of_another_time_zone_is_brought_into_that_of_the_series(traits):
+    plain = traits()
+    for moment, clock in (("20200101100000+0000", ""), ("20200101120000+0200", ""), ("20200101100000+0000", "110000")):
+        tags = {"RadiopharmaceuticalStartDateTime": moment, "RadiopharmaceuticalStartTime": clock}
+        assert traits(each(TimezoneOffsetFromUTC="+0100", **tags)) == plain
+    assert traits(each(RadiopharmaceuticalStartDateTime="20200101110000+0100")) == plain, "both clocks say the same"
+
+
 def test_decay_factors_that_agree_pass(traits):
     def factors(data, k):
         along = np.log(2) * 120 / HALF
@@ -188,6 +196,12 @@ def test_decay_factors_that_agree_pass(traits):
         ({"RadiopharmaceuticalStartTime": "123000"}, "does not lie plausibly before the scan"),
         ({"RadiopharmaceuticalStartTime": ""}, "the time of the injection is not stated"),
         ({"RadiopharmaceuticalStartDateTime": "20190101110000"}, "does not lie plausibly before the scan"),
+        ({"RadiopharmaceuticalStartDateTime": "20200101103000"}, "time of the injection contradict each other"),
+        ({"RadiopharmaceuticalStartDateTime": "20200101100000+0000"}, "time of the injection contradict each other"),
+        (
+            {"RadiopharmaceuticalStartDateTime": "20200101110000+0000", "RadiopharmaceuticalStartTime": ""},
+            "that of the series is not said",
+        ),
         ({"DecayFactor": "1.9"}, "decay factors of the slices contradict"),
         ({"RadiopharmaceuticalInformationSequence": Sequence([])}, "expected one injection"),
         ({"Units": "CPS"}, "the values are not Bq/ml"),

@@ -33,6 +33,7 @@ _DOSE, _WEIGHT, _HEIGHT = (1e6, 1e10), (0.5, 400.0), (0.4, 2.4)  # Bq, kg, m
 _SHORT = 6 * 3600.0  # a half-life up to which a time without a date can only be of the same day or the night before
 _LONGEST_UPTAKE = timedelta(hours=8)
 _LATE, _EARLY = timedelta(seconds=2), timedelta(hours=1)  # of the series against its first slice
+_SAME_MINUTE = timedelta(seconds=60)
 _FACTOR_OFF = 0.1  # that DecayFactor may differ from what the times say
 _PHILIPS = (0x7053, "Philips PET Private Group")
 
@@ -49,7 +50,8 @@ def suv_traits(headers: Sequence[Dataset]) -> dict[str, str | float]:
 
     The dose is decayed to the time that the values were corrected to: the start of the series (DecayCorrection
     START; PS3.3 C.8.9.1.1.2) or the injection (ADMIN). Lean body mass by Janmahasatian (2005), and by James (1976)
-    with 128 for both sexes; for adults. Bad at: what the scanner's clocks and whoever typed dose and weight got wrong.
+    with 128 for men and 148 for women; for adults. Bad at: what the scanner's clocks and whoever typed dose and weight
+    got wrong.
 
     Args:
         headers: of all slices.
@@ -138,7 +140,8 @@ def _activity(headers: Sequence[Dataset]) -> dict[str, str | float]:
     how, left = "dose as injected, to which the values are decay-corrected", dose
     if kind == "START":
         start = _start(headers)
-        uptake = (start - _injected(infusions[0], start, half)).total_seconds()
+        zone = str(first.get("TimezoneOffsetFromUTC", ""))
+        uptake = (start - _injected(infusions[0], start, half, zone)).total_seconds()
         left = dose * 2 ** (-uptake / half)
         how = f"dose decayed over the {uptake / 60:.0f} minutes to the start of the series"
         _check_factors(headers, start, half)
@@ -166,23 +169,38 @@ def _start(headers: Sequence[Dataset]) -> datetime:
     return stated
 
 
-def _injected(infusion: Dataset, start: datetime, half: float) -> datetime:
-    moment = infusion.get("RadiopharmaceuticalStartDateTime")
+def _injected(infusion: Dataset, start: datetime, half: float, zone: str) -> datetime:
+    moment, clock = infusion.get("RadiopharmaceuticalStartDateTime"), infusion.get("RadiopharmaceuticalStartTime")
     if moment not in (None, ""):
-        found = DT(str(moment))
-        if found is None:
-            raise _Refused("the time of the injection cannot be read")
-        when = found.replace(tzinfo=None)
+        when = _dated(str(moment), clock, zone)
         limit = timedelta(seconds=10 * half)
     else:
-        clock = _time(infusion.get("RadiopharmaceuticalStartTime"), "the time of the injection")
+        told = _time(clock, "the time of the injection")
         if half > _SHORT:
             raise _Refused("the day of the injection is not stated, and the nuclide lives longer than a day")
-        when = datetime.combine(start.date(), clock)
+        when = datetime.combine(start.date(), told)
         when -= timedelta(days=1) if when > start else timedelta(0)  # injected before midnight
         limit = _LONGEST_UPTAKE
     if not timedelta(0) <= start - when <= limit:
         raise _Refused("the injection does not lie plausibly before the scan")
+    return when
+
+
+def _dated(moment: str, clock: Any, zone: str) -> datetime:
+    """The injection by the clock of the series: it may be written in another time zone (PS3.5 6.2, DT)."""
+    found = DT(moment)
+    if found is None:
+        raise _Refused("the time of the injection cannot be read")
+    local = DT(f"20000101000000{zone}") if zone else None
+    if found.utcoffset() is not None and local is not None and local.tzinfo is not None:
+        found = found.astimezone(local.tzinfo)
+    elif found.utcoffset() is not None and clock in (None, ""):
+        raise _Refused("the time of the injection is of a time zone, and that of the series is not said")
+    when = found.replace(tzinfo=None)
+    if clock not in (None, ""):
+        off = abs(when - datetime.combine(when.date(), _time(clock, "the time of the injection")))
+        if min(off, timedelta(days=1) - off) > _SAME_MINUTE:
+            raise _Refused("the two statements of the time of the injection contradict each other")
     return when
 
 
