@@ -67,6 +67,25 @@ def test_the_axis_is_named_and_one_volume_chosen(tmp_path, phantom, write, tag, 
         read_phase(found, index=3)
 
 
+@pytest.mark.parametrize("dated", [True, False])
+def test_a_scan_past_midnight_is_in_order_or_refused(tmp_path, phantom, write, dated):
+    def late(data, number, place):
+        data.AcquisitionTime = ["235930", "000030", "000130"][number]
+        if dated:
+            data.AcquisitionDate = "20200101" if number == 0 else "20200102"
+
+    datasets, truth = dynamic(phantom, 3, late)
+    found = survey(files_of(write(tmp_path / "x", datasets)))
+    if dated:
+        for number, second in enumerate((0.0, 60.0, 120.0)):
+            image, _ = read_phase(found, index=number)
+            assert image.traits["axis_value"] == second
+            assert float(image.data.min()) == pytest.approx(float(truth.min()) + number, abs=1e-3)
+    else:
+        with pytest.raises(UnreadableImage, match="occupied twice"):
+            read_phase(found, index=0)
+
+
 def test_a_plain_series_is_read_as_before(tmp_path, phantom, write):
     folder = write(tmp_path / "x", phantom().datasets())
     image, files = read_phase(survey(files_of(folder)))

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.valuerep import DA, TM
 
 from pellucid.core.errors import BadOption
 from pellucid.core.image import Image, Modality
@@ -23,6 +25,7 @@ _AXES = (
     ("FrameReferenceTime", "frame time", "ms"),
 )
 _CLOCK = ("AcquisitionTime", "acquisition time", "s")
+_HALF_DAY = 12 * 3600.0
 _PLACE_MM = 0.01
 _LISTED = 8
 
@@ -80,8 +83,10 @@ def phases_of(headers: Sequence[Dataset]) -> Phases | None:
         parted = None if None in values else _parted([v[0] for v in values if v is not None], keys, volumes)
         if parted is not None:
             return Phases(axis, unit, *parted)
-    clock = [_seconds(h.get(_CLOCK[0])) for h in headers]
+    clock = [_seconds(h) for h in headers]
     known = [second for second in clock if second is not None]
+    if known and max(known) - min(known) > _HALF_DAY:  # past midnight without a date, or of two examinations
+        return None
     parted = _in_turn(known, keys, volumes) if len(known) == len(clock) else None
     return None if parted is None else Phases(_CLOCK[1], _CLOCK[2], *parted)
 
@@ -144,10 +149,11 @@ def _in_turn(
     return tuple(round(s - starts[0], 3) for s in starts), groups
 
 
-def _seconds(text: object) -> float | None:
-    """HHMMSS.FFFFFF as seconds of the day."""
-    digits = str(text or "")
-    try:
-        return int(digits[:2]) * 3600.0 + int(digits[2:4]) * 60.0 + float(digits[4:])
-    except ValueError:
+def _seconds(header: Dataset) -> float | None:
+    """When a slice was taken, in seconds: of its day too where it is said, since a scan may run past midnight."""
+    day, clock = DA(str(header.get("AcquisitionDate", ""))), TM(str(header.get(_CLOCK[0], "")))
+    if clock is None:
         return None
+    return (day.toordinal() * 86400.0 if day else 0.0) + timedelta(
+        hours=clock.hour, minutes=clock.minute, seconds=clock.second, microseconds=clock.microsecond
+    ).total_seconds()
