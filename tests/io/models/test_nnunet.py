@@ -191,6 +191,17 @@ def test_axes_and_letters_follow_the_plans(trained: Callable[..., Path]) -> None
     assert torch.allclose(moved, ((image.data[0].clamp(-160, 240) - 60) / 80).transpose(0, 1), atol=1e-5)
 
 
+def test_a_reader_that_turned_every_image_says_how_they_lay(trained: Callable[..., Path]) -> None:
+    told = plans()
+    told["image_reader_writer"] = "NibabelIOWithReorient"
+    loaded = load_model(trained(told))
+    assert loaded.model.inputs[0].orientation == "SAR", "RAS, from the last axis to the first"
+    assert "how its training images lay" not in " ".join(loaded.notes)
+    image = scan()
+    turned = prepare(image, loaded.model.inputs[0]).tensor[0]
+    assert torch.allclose(turned, ((image.data[0].clamp(-160, 240) - 60) / 80).flip(1, 2), atol=1e-5)
+
+
 def test_several_channels_are_several_images(trained: Callable[..., Path]) -> None:
     told = plans(normalization_schemes=["ZScoreNormalization"] * 2, use_mask_for_norm=[True, True])
     loaded = load_model(trained(told, channels={"0": "T1w", "1": "FLAIR"}))

@@ -12,6 +12,10 @@ from pellucid.core.windows import SlidingWindows
 from pellucid.io.cardschema import NOT_STATED, Facts, ModelCard, ModelEntry, OutputEntry
 
 _AXES = "SPL"  # slices to the head, rows to the back, columns to the left: DICOM's axial order, as SimpleITK reads it
+_TURNED = (
+    "NibabelIOWithReorient"  # this reader of nnU-Net turns every image to RAS, and hands its axes on from the last
+)
+_TURNED_AXES = "SAR"
 _MODALITIES = (
     (re.compile(r"\bct\b", re.IGNORECASE), Modality.CT),
     (re.compile(r"\bpe?t\b|\bsuv\b", re.IGNORECASE), Modality.PET),
@@ -82,6 +86,8 @@ def _orientation(plans: _Table, rank: int, notes: list[str]) -> str | None:
     order = [int(n) for n in plans["transpose_forward"]]
     if sorted(order) != [0, 1, 2]:
         raise ValueError("transpose_forward")
+    if plans.get("image_reader_writer") == _TURNED:
+        return "".join(_TURNED_AXES[n] for n in order)
     notes.append(
         "nnU-Net does not say how its training images lay; slices to the head, rows to the back and columns to the "
         "left are taken: left and right may be mixed up where it was trained otherwise"
