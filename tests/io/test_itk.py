@@ -152,6 +152,29 @@ def test_headers_that_lie(tmp_path, fields, match):
     assert not re.search("secret|passwd|rot13", str(caught.value))
 
 
+@pytest.mark.parametrize(
+    ("line", "match"),
+    [
+        ("DistanceUnits = mm", None),
+        ("ElementToIntensityFunctionSlope = 1", None),
+        ("DistanceUnits = cm", "another unit"),
+        ("DistanceUnits = um", "another unit"),
+        ("ElementToIntensityFunctionSlope = 2", "rescaled"),
+        ("ElementToIntensityFunctionOffset = -1024", "rescaled"),
+        ("ElementToIntensityFunctionOffset = twelve", "MetaImage|complete"),
+    ],
+)
+def test_what_itk_reads_past_in_a_metaimage_is_refused(tmp_path, line, match):
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(VALUES), tmp_path / "x.mha")
+    content = (tmp_path / "x.mha").read_bytes()
+    (tmp_path / "y.mha").write_bytes(content.replace(b"ElementType", line.encode() + b"\nElementType", 1))
+    if match is None:
+        np.testing.assert_array_equal(read_image(tmp_path / "y.mha").data[0].numpy(), VALUES)
+        return
+    with pytest.raises(UnreadableImage, match=match):
+        read_image(tmp_path / "y.mha")
+
+
 def test_damage_is_seen(tmp_path):
     whole = nrrd(tmp_path / "a", packed=False).read_bytes()
     (tmp_path / "b").write_bytes(whole[:-20])

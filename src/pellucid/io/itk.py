@@ -25,7 +25,7 @@ def read_itk(path: Path, kind: Format, modality: Modality | None = None, index: 
 
     Tensor axes are (slice, row, column), as those of a DICOM series. Color and vectors become channels; of a list
     or a time axis one entry is chosen. Where the header states no directions in the patient, lengths are kept, as
-    ``calibrated``, and the axes get no letters. Units of length other than mm are converted.
+    ``calibrated``, and the axes get no letters. Of a NRRD, units of length other than mm are converted.
 
     Args:
         path: of the file.

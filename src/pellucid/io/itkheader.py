@@ -59,7 +59,8 @@ def read_header(path: Path) -> Header:
     """The header of a NRRD or MetaImage file, with detached data only in its own folder.
 
     Raises:
-        UnreadableImage: no end of the header, data elsewhere or in several files, or an unknown unit of length.
+        UnreadableImage: no end of the header, data elsewhere or in several files, an unknown unit of length, or in a
+            MetaImage one that is not mm, or values to be rescaled.
     """
     with path.open("rb") as stream:
         content = stream.read(_MOST)
@@ -109,6 +110,7 @@ def _meta(path: Path, content: bytes) -> Header:
         raise _endless("MetaImage")
     if data.upper() != "LOCAL":
         _check_beside(path, data)
+    _check_plain(fields)
     return Header(
         "MetaImageIO",
         placed=not _META_ORIENTED.isdisjoint(fields),
@@ -117,6 +119,17 @@ def _meta(path: Path, content: bytes) -> Header:
         color=fields.get("ElementNumberOfChannels") == "3" and fields.get("ElementType") == "MET_UCHAR",
         series="",
     )
+
+
+def _check_plain(fields: Mapping[str, str]) -> None:
+    """What ITK reads past, 3D Slicer with it: another unit of length, and values that are to be rescaled."""
+    if fields.get("DistanceUnits", "mm").lower() not in ("mm", "?", ""):
+        raise UnreadableImage("expected lengths in mm, the header states another unit", "save it in millimeters")
+    rescaled = (("ElementToIntensityFunctionSlope", 1.0), ("ElementToIntensityFunctionOffset", 0.0))
+    if any(float(fields.get(key) or plain) != plain for key, plain in rescaled):
+        raise UnreadableImage(
+            "expected values as they are meant, the header wants them rescaled", "save the rescaled values"
+        )
 
 
 def _label(fields: Mapping[str, str], axis: int) -> str:
