@@ -91,7 +91,7 @@ def test_made_again_it_is_the_same_object(
         done = pellucid(*_command(series, model, tmp_path / name), "--segmentation", "--dicom-encoding", "uint16")
         assert done.code == 0, done.err
         files.append({one["kind"]: Path(one["file"]).read_bytes() for one in done.json["cases"][0]["dicom"]["objects"]})
-    for kind in ("pm", "seg", "sc", "gsps", "pcps"):
+    for kind in ("pm", "seg", "sc", "gsps", "pcps", "sr"):
         assert files[0][kind] == files[1][kind], kind
 
 

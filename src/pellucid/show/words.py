@@ -128,12 +128,17 @@ def class_words(prediction: Prediction) -> str:
 
 def cost_words(explanation: Explanation) -> str:
     """Passes through the model and time of one map."""
+    return f"{pass_words(explanation)}; {number(explanation.provenance.ms)} ms"
+
+
+def pass_words(explanation: Explanation) -> str:
+    """Passes through the model of one map: the same wherever it is made."""
     p = explanation.provenance
     own = _passes(p.own)
     shared = _passes(p.shared)
     first = f"{own} of its own" if own else "no pass of its own"
     second = f", {shared} shared with the other maps" if shared else ""
-    return f"{first}{second}; {number(p.ms)} ms"
+    return f"{first}{second}"
 
 
 def _passes(count: tuple[int, int]) -> str:

@@ -12,7 +12,7 @@ from pellucid.io.models import GoldenResult, LoadedModel
 from pellucid.io.objects.record import Measured, Ruling, Told
 from pellucid.show.rules import decide
 from pellucid.show.sections import CaseReport, Check, PerformanceRow
-from pellucid.show.words import CHECKS, cell_words, class_words, cost_words, image_cell, length_unit, score_words
+from pellucid.show.words import CHECKS, cell_words, class_words, image_cell, length_unit, pass_words, score_words
 from pellucid.workbench.evaluating import ALL_MAPS, Scored
 from pellucid.workbench.job import Finished
 from pellucid.workbench.measured import beside
@@ -94,7 +94,6 @@ def _of_the_map(explanation: Explanation) -> list[Measured]:
         Measured("Fixed scale, full strength", reference.scale if reference else None, unit, unmeasured),
         Measured("Null of the maximum", reference.null if reference else None, unit, unmeasured),
         Measured("Sampling error of the map", spread, unit, "the method draws no samples"),
-        Measured("Latency", explanation.provenance.ms, "ms"),
     ]
 
 
@@ -148,7 +147,7 @@ def _said(report: CaseReport, finished: Finished, place: int) -> Mapping[str, tu
         "What it cannot show": (one.caution,),
         "Native resolution": (cell_words(explanation),),
         "Doubts": made.warnings,
-        "Cost": (cost_words(explanation),),
+        "Cost": (pass_words(explanation),),
         "Model": tuple(f"{name}: {words}" for name, words in report.facts.items()),
         "Performance": tuple(_performance(row) for row in report.performance) or (_NOT_MEASURED,),
         "Input": _input(report.image),
