@@ -14,6 +14,7 @@ from monai.inferers.inferer import SlidingWindowInferer
 from pellucid.core.errors import BadCard, MissingExtra, ModelError, Untrusted, WeightsMismatch
 from pellucid.core.image import Modality
 from pellucid.core.windows import SlidingWindows
+from pellucid.io.loaders.bundlecard import bundle_card
 from pellucid.io.modelform import Form
 from pellucid.io.models import load_model
 
@@ -152,6 +153,50 @@ def test_prepared_as_monai_prepares(bundle: Maker) -> None:
     theirs = ScaleIntensityRange(-57, 164, -1, 1, clip=True)(data)
     # the grid grows toward L, P, H and the network wants R, A, S: two axes are turned round
     torch.testing.assert_close(ours, torch.as_tensor(theirs).flip(1, 2), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("normal", [{"subtrahend": 0.25, "divisor": 0.5}, {}])
+def test_two_steps_of_intensity_follow_each_other_as_in_monai(bundle: Maker, normal: dict[str, float]) -> None:
+    from monai.transforms import NormalizeIntensity, ScaleIntensityRange
+
+    from pellucid.core.grid import Calibration, Grid
+    from pellucid.core.image import Image
+    from pellucid.core.prepare import prepare
+
+    ranged = {**STEPS[-1], "b_min": -1, "b_max": 1}
+    steps = [*STEPS[:-1], ranged, {"_target_": "NormalizeIntensityd", "keys": "image", **normal}]
+    spec = load_model(bundle(preprocessing={"transforms": steps})).model.inputs[0]
+    data = torch.linspace(-300, 400, 4096).reshape(1, 16, 16, 16)
+    grid = Grid.regular((16, 16, 16), (1.5, 1.5, 2.0), Calibration.PATIENT)
+    theirs = NormalizeIntensity(**normal)(ScaleIntensityRange(-57, 164, -1, 1, clip=True)(data))
+    ours = prepare(Image(data, grid, Modality.CT), spec).tensor
+    torch.testing.assert_close(ours, torch.as_tensor(theirs).flip(1, 2), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("load", "said"),
+    [
+        ({}, True),
+        ({"reader": "PILReader"}, True),
+        ({"reader": {"_target_": "PILReader", "reverse_indexing": False}}, False),
+        ({"reader": "PILReader", "reverse_indexing": False}, False),
+        ({"reader": "ITKReader"}, True),
+        ({"reader": "ITKReader", "reverse_indexing": True}, False),
+        ({"reader": "NumpyReader"}, False),
+    ],
+)
+def test_readers_that_swap_rows_and_columns_are_told(load: dict[str, Any], said: bool) -> None:
+    layout = json.loads(json.dumps(METADATA))
+    for end in ("inputs", "outputs"):
+        next(iter(layout["network_data_format"][end].values()))["spatial_shape"] = ["8*n", "8*n"]
+    inference = {**INFERENCE, "preprocessing": {"transforms": [{**STEPS[0], **load}, *STEPS[1:2], STEPS[-1]]}}
+    _, notes = bundle_card(layout, inference, "models/model.pt", "")
+    assert any("columns before rows" in note for note in notes) is said
+
+
+def test_axes_that_nobody_turned_are_told(bundle: Maker) -> None:
+    loaded = load_model(bundle(preprocessing={"transforms": [STEPS[0], STEPS[1], STEPS[-1]]}))
+    assert any("axes go in as they are stored" in note for note in loaded.notes)
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,24 @@ def _read_transforms(steps: _Steps, inference: _Config) -> None:
             reader(steps, values)
         elif not _NEUTRAL.match(name):
             steps.notes.append(f"the bundle's step {name} is not repeated")
+        if name.removesuffix("d") == "LoadImage":
+            _tell_axes(steps, values)
+    if steps.spec.rank == 3 and steps.spec.orientation is None:
+        steps.notes.append("the bundle turns images to no one orientation: axes go in as they are stored")
+
+
+def _tell_axes(steps: _Steps, values: _Config) -> None:
+    """MONAI's readers of pictures, Pillow's and ITK's, hand on columns before rows unless they are told not to."""
+    reader = values.get("reader")
+    told = reader if isinstance(reader, Mapping) else {**values, "_target_": reader}
+    kind = str(told.get("_target_") or "")
+    pillow = "ITK" not in kind  # what MONAI takes for pictures where none is named
+    swapped = bool(told.get("reverse_indexing", pillow)) is pillow
+    if steps.spec.rank == 2 and swapped and "Numpy" not in kind:
+        steps.notes.append(
+            "MONAI's reader puts columns before rows, here rows come first: the network sees pictures mirrored at "
+            "their diagonal, which changes its answers unless it was trained not to mind"
+        )
 
 
 def _orientation(steps: _Steps, values: _Config) -> None:
@@ -175,8 +193,10 @@ def _range(steps: _Steps, values: _Config) -> None:
 
 
 def _onto(steps: _Steps, bottom: float, top: float) -> None:
-    """From [0, 1] onto [bottom, top]: (u - mean) / std."""
-    if (bottom, top) != (0.0, 1.0):
+    """From [0, 1] onto [bottom, top]: (u - mean) / std; what was said of a scale before has no effect any more."""
+    if (bottom, top) == (0.0, 1.0):
+        steps.set(mean=None, std=None)
+    else:
         std = 1 / (top - bottom)
         channels = steps.spec.channels
         steps.set(mean=(-bottom * std,) * channels, std=(std,) * channels)
@@ -193,9 +213,11 @@ def _normal(steps: _Steps, values: _Config) -> None:
     given = values.get("subtrahend"), values.get("divisor")
     if all(v is not None for v in given):
         mean, std = (tuple(map(float, v if isinstance(v, list) else [v] * steps.spec.channels)) for v in given)
-        steps.set(mean=mean, std=std)
+        before = zip(steps.spec.mean or (0.0,) * len(mean), steps.spec.std or (1.0,) * len(std), strict=True)
+        both = [(m + s * shift, s * scale) for (m, s), shift, scale in zip(before, mean, std, strict=True)]
+        steps.set(mean=tuple(m for m, _ in both), std=tuple(s for _, s in both))
         return
-    steps.set(scale="zscore")
+    steps.set(scale="zscore", mean=None, std=None)
     if values.get("nonzero"):
         steps.notes.append("the bundle normalizes by the voxels that are not 0; here by all")
     if values.get("channel_wise") and steps.spec.channels > 1:
