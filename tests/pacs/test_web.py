@@ -286,6 +286,18 @@ def test_find_and_fetch(serve: Start, parcels: list[Parcel], outbox: Outbox, tmp
     assert got == {dcmread(each.path).PixelData for each in parcels[:3]}
 
 
+def test_a_series_that_is_not_listed_to_its_end_is_not_called_whole(
+    serve: Start, parcels: list[Parcel], outbox: Outbox, tmp_path: Path
+) -> None:
+    _, archive = serve()
+    send(archive, parcels, outbox)
+    match = Match(parcels[0].study, parcels[0].series, instances=4)
+    inbox = Inbox({match.series: tmp_path / "in"}, archive.limits)
+    with pytest.raises(ArchiveError, match="counts 4 objects in this series and lists 3"):
+        archive.fetch(match, inbox, lambda _: None)
+    assert len(inbox.taken) == 3, "what is listed came all the same"
+
+
 def test_a_deflated_or_large_object_is_refused_unread(
     serve: Start, parcels: list[Parcel], make: Callable[..., Dataset], tmp_path: Path
 ) -> None:

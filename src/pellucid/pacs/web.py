@@ -102,6 +102,12 @@ class WebArchive(Archive):
                 except _Unclear:
                     inbox.refuse(UNCLEAR)
                 told(len(inbox.taken))
+        if match.instances is not None and len(there) < match.instances:
+            raise ArchiveError(
+                f"the archive counts {match.instances} objects in this series and lists {len(there)}: the others did "
+                "not come",
+                "what is listed is there; ask those who keep the archive, or fetch by C-GET",
+            )
 
     def _instances(self, client: Any, match: Match) -> set[str]:
         found: set[str] = set()
