@@ -136,6 +136,7 @@ def test_a_segmentation_answers_at_the_size_of_its_image(saved: Callable[..., Pa
         ({"rescale_factor": 1 / 127.5, "rescale_offset": True, "do_normalize": False}, "stretch", 0.2, ""),
         ({"size": {"shortest_edge": 36}, "do_center_crop": True, "crop_size": 32}, "cover", 0.5, "cut to"),
         ({"size": {"shortest_edge": 32}}, "cover", 0.5, "cut to a square"),
+        ({"resample": 3}, "stretch", 0.5, "resized by bicubic splines when trained; here linearly"),
         ({"include_top": True}, "stretch", 2.5, "8 bits"),  # ((0.6 - 0.5) / 0.2) / 0.2
         ({"image_processor_type": "EfficientNetImageProcessor"}, "stretch", 2.5, "8 bits"),
     ],

@@ -10,6 +10,7 @@ from pellucid.core.prepare import InputSpec
 from pellucid.io.cardschema import NOT_STATED, Facts, ModelCard, ModelEntry, OutputEntry
 
 _BYTES = 255.0  # a processor takes 8-bit pictures; here they are read as [0, 1]
+_WAYS = {0: "the nearest pixel", 1: "Lanczos", 3: "bicubic splines", 4: "boxes", 5: "Hamming"}  # Pillow's; 2 is linear
 _Table = Mapping[str, Any]
 
 
@@ -80,6 +81,9 @@ def _geometry(processor: _Table, notes: list[str]) -> tuple[tuple[int, int] | No
     size = _sides(processor.get("size")) if processor.get("do_resize", True) else None
     cut = _sides(processor.get("crop_size")) if processor.get("do_center_crop") else None
     told = processor.get("size")
+    way = _WAYS.get(processor.get("resample")) if size is not None else None
+    if way:
+        notes.append(f"resized by {way} when trained; here linearly")
     if cut is not None:
         if size != cut or "crop_pct" in processor:
             notes.append(f"resized to {size} and cut to {cut} when trained; here the picture's middle fills {cut}")
