@@ -118,6 +118,13 @@ def test_tables_may_be_packed_and_must_not_be_endless(layouts: Any, monkeypatch:
         read_collection(folder, "mimic-cxr")
 
 
+def test_a_box_is_called_as_the_label_is(layouts: Any) -> None:
+    folder = layouts.make("chestxray14")
+    text = "Image Index,Finding Label,Bbox [x,y,w,h],,,\n00000001_000.png,Infiltrate,9,9,99,99,,,\n"
+    (folder / "BBox_List_2017.csv").write_text(text, encoding="utf-8")
+    assert [sorted(case.regions) for case in read_collection(folder).cases] == [["Infiltration"], []]
+
+
 def test_a_box_outside_the_picture_is_a_failure(layouts: Any) -> None:
     folder = layouts.make("chestxray14")
     header = "Image Index,Finding Label,Bbox [x,y,w,h],,,"

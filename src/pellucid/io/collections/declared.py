@@ -136,6 +136,7 @@ class Box:
     Args:
         table: with a row for each rectangle.
         name: template of the region's name, from the row.
+        words: a region's name for the name in the table.
         edges: columns of left, top, width and height, or with ``corners`` of left, top, right and bottom, in pixels.
         corners: see ``edges``.
         frame: templates of width and height of the picture that the pixels were counted on; empty: the image itself.
@@ -146,6 +147,7 @@ class Box:
     table: str
     name: Template
     edges: tuple[str, str, str, str]
+    words: Mapping[str, str] = field(default_factory=dict)
     corners: bool = False
     frame: tuple[Template, Template] | None = None
 

@@ -144,7 +144,8 @@ def boxes(box: Box, shelf: Shelf, place: Place, grid: Grid) -> dict[str, Region]
         frame = [number(expand(t, lambda key, row=row: str(row.get(key, "")))) for t in box.frame or ()]
         scale = [n / f for n, f in zip(reversed(grid.shape), frame, strict=True) if f] if frame else [1.0, 1.0]
         mask = _rectangle([float(e or 0.0) for e in edges], box.corners, scale, grid)
-        found[name] = united(found.get(name), Region(mask, grid))
+        called = box.words.get(name, name)
+        found[called] = united(found.get(called), Region(mask, grid))
     return found
 
 
