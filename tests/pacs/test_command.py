@@ -50,7 +50,9 @@ def events(tmp_path: Path) -> list[dict]:
     return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
 
 
-def test_the_whole_way(pellucid: Callable[..., Result], moody: Start, objects: Path, tmp_path: Path) -> None:
+def test_the_whole_way(
+    pellucid: Callable[..., Result], moody: Start, objects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     there, _ = moody()
     assert pellucid("echo", "main", port=there.port).output == "main answers\n"
     sent = pellucid("send", objects, "--to", "main", "--compare", "--json", port=there.port)
@@ -69,6 +71,11 @@ def test_the_whole_way(pellucid: Callable[..., Result], moody: Start, objects: P
                      stdin='{"PatientID": "CANARYID7"}')  # fmt: skip
     assert found.exit_code == 0, found.output
     assert (tmp_path / "found.json").stat().st_mode & 0o777 == 0o600
+    with monkeypatch.context() as few:
+        few.setattr("pellucid.cli.dicom._MOST_SERIES", 1)
+        cut = pellucid("find", "--from", "main", "--query", "-", port=there.port, stdin='{"PatientID": "CANARYID7"}')
+    assert cut.exit_code == 1
+    assert "more than 1 series fit" in cut.output
     got = pellucid("fetch", "--from", "main", "--query", tmp_path / "found.json", "--out", tmp_path / "in",
                    port=there.port)  # fmt: skip
     assert got.exit_code == 0, got.output
@@ -86,7 +93,7 @@ def test_the_whole_way(pellucid: Callable[..., Result], moody: Start, objects: P
         assert secret not in shown
         assert secret not in kept
     log = events(tmp_path)
-    assert [e["event"] for e in log] == ["config", "send", "config", "send", *["view"] * 4]
+    assert [e["event"] for e in log] == ["config", "send", "config", "send", *["view"] * 5]
     assert log[1]["parameters"] == {"archive": "to main", "state": "stored"}
     assert len(log[1]["object_hashes"]) == 3
     assert log[1]["object_hashes"] == log[3]["object_hashes"]

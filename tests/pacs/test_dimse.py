@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -187,6 +188,8 @@ def test_find_and_fetch_bring_the_bytes(moody: Start, parcels: list[Parcel], out
     assert {dcmread(path).PixelData for path in files} == wanted
     archive.fetch(captures, inbox, lambda _: None)
     assert sorted((tmp_path / "in").iterdir()) == files
+    with pytest.raises(ArchiveError, match="counts 4 objects in this series and lists 3"):
+        archive.fetch(replace(captures, instances=4), inbox, lambda _: None)
 
 
 def test_find_by_a_series_key_alone_is_refused(moody: Start) -> None:

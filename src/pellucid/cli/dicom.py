@@ -142,7 +142,10 @@ def _queries(file: Path | None, study: str | None, series: str | None) -> tuple[
 def _matches(counter: Counter, queries: Sequence[Query]) -> list[Match]:
     found: dict[str, Match] = {}
     for query in queries:
-        found |= {match.series: match for match in counter.find(query, _MOST_SERIES)}
+        some = counter.find(query, _MOST_SERIES + 1)
+        if len(some) > _MOST_SERIES:
+            raise ArchiveError(f"more than {_MOST_SERIES} series fit", "narrow the query, by day or modality")
+        found |= {match.series: match for match in some}
     if not found:
         raise ArchiveError("the archive has no series that fits", "widen the query; see whether we may see the study")
     return list(found.values())

@@ -7,7 +7,7 @@ from typing import Any, Final, final
 
 from pydicom.dataset import Dataset
 
-from pellucid.core.errors import ArchiveUnreachable
+from pellucid.core.errors import ArchiveError, ArchiveUnreachable
 from pellucid.pacs.extra import optional
 from pellucid.pacs.inbox import Inbox
 from pellucid.pacs.parcel import Parcel
@@ -89,6 +89,19 @@ def answer_of(status: int) -> Answer:
         return Answer(False, words=f"the object does not fit its kind ({code})")
     words = f"{_LASTING.get(status, 'the archive refuses it')} ({code})"
     return Answer(False, words=words, double=status == _DOUBLE)
+
+
+def check_listed(match: Match, listed: int) -> None:
+    """Refuse a series that was not listed to its end: an archive may cut an answer short, and nobody would see it.
+
+    Raises:
+        ArchiveError: the archive counts more objects in the series than it listed.
+    """
+    if match.instances is not None and listed < match.instances:
+        raise ArchiveError(
+            f"the archive counts {match.instances} objects in this series and lists {listed}: the others did not come",
+            "what is listed is there; ask those who keep the archive for the rest",
+        )
 
 
 def retrying(pace: Pace) -> Any:

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from pellucid.core.errors import ArchiveError, ArchiveRefused, ArchiveUnreachable, BadOption
-from pellucid.pacs.archive import Answer, Archive, answer_of
+from pellucid.pacs.archive import Answer, Archive, answer_of, check_listed
 from pellucid.pacs.extra import optional, quiet
 from pellucid.pacs.inbox import Inbox
 from pellucid.pacs.listening import SYNTAXES, handlers, listening
@@ -136,6 +136,7 @@ class DimseArchive(Archive):
         else:
             for pairs in _pieces([(kind, syntax) for kind in classes for syntax in SYNTAXES]):
                 self._get("SERIES", keys, pairs, keep)
+        check_listed(match, len(there))
         missing = len(set(there) - inbox.taken)
         if missing:
             raise ArchiveUnreachable(

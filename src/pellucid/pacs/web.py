@@ -13,7 +13,7 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
 from pellucid.core.errors import ArchiveError, ArchiveRefused, ArchiveUnreachable, BadOption, PellucidError
-from pellucid.pacs.archive import Answer, Archive, answer_of
+from pellucid.pacs.archive import Answer, Archive, answer_of, check_listed
 from pellucid.pacs.extra import optional, quiet
 from pellucid.pacs.inbox import FULL, MIB, UNCLEAR, Inbox
 from pellucid.pacs.parcel import Parcel
@@ -102,12 +102,7 @@ class WebArchive(Archive):
                 except _Unclear:
                     inbox.refuse(UNCLEAR)
                 told(len(inbox.taken))
-        if match.instances is not None and len(there) < match.instances:
-            raise ArchiveError(
-                f"the archive counts {match.instances} objects in this series and lists {len(there)}: the others did "
-                "not come",
-                "what is listed is there; ask those who keep the archive, or fetch by C-GET",
-            )
+        check_listed(match, len(there))
 
     def _instances(self, client: Any, match: Match) -> set[str]:
         found: set[str] = set()
