@@ -46,7 +46,7 @@ class DimseArchive(Archive):
     limits: Limits = field(default_factory=Limits)
 
     @property
-    def pace(self) -> Pace:  # type: ignore[override]
+    def pace(self) -> Pace:  # type: ignore[override]  # the base declares it as an attribute
         """Timeouts and retries."""
         return self.place.pace
 

@@ -142,5 +142,5 @@ def read_header(content: bytes) -> Header | None:
         found = dcmread(BytesIO(content), stop_before_pixels=True, specific_tags=list(_NEEDED))
         sop_class, sop, study, series = (str(found.get(word, "")) for word in _NEEDED)
         return Header((sop_class, sop, study, series), str(meta.get("MediaStorageSOPInstanceUID", "")), name)
-    except Exception:
+    except Exception:  # whatever a hostile object makes pydicom raise: the caller refuses it, and quotes nothing
         return None

@@ -43,7 +43,7 @@ class WebArchive(Archive):
     limits: Limits = field(default_factory=Limits)
 
     @property
-    def pace(self) -> Pace:  # type: ignore[override]
+    def pace(self) -> Pace:  # type: ignore[override]  # the base declares it as an attribute
         """Timeouts and retries."""
         return self.place.pace
 
