@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter
 
 from pellucid.core.errors import BadOption, InputError, PellucidError
 from pellucid.core.explainer import Explainer
@@ -16,6 +15,7 @@ from pellucid.core.metric import Metric
 from pellucid.guide.panel import USUAL, USUAL_METRICS
 from pellucid.guide.protocol import Criterion, Protocol, load_protocol
 from pellucid.io.collections.declared import Collection, find_collection
+from pellucid.io.declaration import read_declaration
 from pellucid.study.readings import READS, check_reading
 from pellucid.workbench.job import Request
 from pellucid.workbench.registry import make_explainer, make_metric, spell
@@ -232,18 +232,7 @@ def _place(folder: Path, name: str) -> str:
 
 
 def _read(path: Path) -> Plan:
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadOption(f"{path.name} is not TOML: {error}", "correct the line that is named") from error
-    except OSError as error:
-        raise InputError(f"{path.name} cannot be read: {error.strerror}", "give a study file") from error
-    try:
-        plan = _SCHEMA.validate_json(json.dumps(raw, default=str))  # strict python wants tuples
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(p) for p in first["loc"])
-        raise BadOption(f"study key {place!r}: {first['msg']}", "docs/evidence.md lists every key") from error
+    plan = read_declaration(path, _SCHEMA, "study", "docs/evidence.md")
     _check(plan)
     return plan
 

@@ -1,18 +1,17 @@
 """What a data set's file says: where its cases lie in a folder, and what is known of each."""
 
-import json
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter
 
-from pellucid.core.errors import BadOption, InputError, UnknownName
+from pellucid.core.errors import BadOption, UnknownName
 from pellucid.core.image import Modality
+from pellucid.io.declaration import read_declaration
 
 SETS = Path(__file__).parent / "sets"
 _STRICT = ConfigDict(extra="forbid", strict=True)
@@ -264,18 +263,7 @@ def load_collection(path: Path) -> Collection:
         InputError: the file cannot be read.
         BadOption: not TOML, or a key that is missing, unknown or of another type.
     """
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadOption(f"{path.name} is not TOML: {error}", "correct the line that is named") from error
-    except OSError as error:
-        raise InputError(f"{path.name} cannot be read: {error.strerror}", "give the TOML of a data set") from error
-    try:
-        found = _SCHEMA.validate_json(json.dumps(raw, default=str))  # strict python wants tuples
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(p) for p in first["loc"])
-        raise BadOption(f"data set key {place!r}: {first['msg']}", "docs/collections.md lists every key") from error
+    found = read_declaration(path, _SCHEMA, "data set", "docs/collections.md")
     _check(found)
     return found
 
