@@ -61,6 +61,18 @@ def read_nifti(path: Path, modality: Modality | None = None, index: int | None =
     )
 
 
+def map_on(values: Tensor | NDArray[Any], grid: Grid) -> NDArray[Any]:
+    """A map as an array, of the grid's shape.
+
+    Raises:
+        ShapeMismatch: values and grid disagree.
+    """
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if tuple(array.shape) != grid.shape:
+        raise ShapeMismatch(f"expected a map of shape {grid.shape}, got {tuple(array.shape)}", "pass one item's map")
+    return array
+
+
 def write_nifti(values: Tensor | NDArray[Any], grid: Grid, path: Path, description: str = "") -> Path:
     """Write a map as float32 NIfTI in the affine of its grid, so that it lies on the image in any viewer.
 
@@ -77,9 +89,7 @@ def write_nifti(values: Tensor | NDArray[Any], grid: Grid, path: Path, descripti
         BadOption: another ending.
         UnwritableOutput: the folder cannot be written.
     """
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-    if tuple(array.shape) != grid.shape:
-        raise ShapeMismatch(f"expected a map of shape {grid.shape}, got {tuple(array.shape)}", "pass one item's map")
+    array = map_on(values, grid)
     if not path.name.endswith((".nii", ".nii.gz")):
         raise BadOption("expected a file name that ends in .nii or .nii.gz, got another", "rename the output")
     array = array.astype(np.float32)

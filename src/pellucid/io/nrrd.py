@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pellucid.core.atomic import write_bytes
-from pellucid.core.errors import BadOption, ShapeMismatch
+from pellucid.core.errors import BadOption
 from pellucid.core.grid import Calibration, Grid
+from pellucid.io.nifti import map_on
 
 _LEVEL = 6
 
@@ -32,9 +33,7 @@ def write_nrrd(values: Tensor | NDArray[Any], grid: Grid, path: Path, content: s
         BadOption: another ending.
         UnwritableOutput: the folder cannot be written.
     """
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-    if tuple(array.shape) != grid.shape:
-        raise ShapeMismatch(f"expected a map of shape {grid.shape}, got {tuple(array.shape)}", "pass one item's map")
+    array = map_on(values, grid)
     if path.suffix != ".nrrd":
         raise BadOption("expected a file name that ends in .nrrd, got another", "rename the output")
     lines = [
